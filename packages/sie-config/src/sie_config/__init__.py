@@ -1,0 +1,3 @@
+"""The ledger of model specs of an SIE cluster."""
+
+__version__ = "0.3.1"

@@ -1,0 +1,3 @@
+"""The front door of an SIE cluster: routes calls to workers and forwards their bytes unread."""
+
+__version__ = "0.3.1"
