@@ -28,7 +28,9 @@ class ErrorKind:
     meaning: str
 
 
-def _kind(code: str, status: int, meaning: str, *, retry_after_s: float | None = None, passes: bool = False) -> ErrorKind:
+def _kind(
+    code: str, status: int, meaning: str, *, retry_after_s: float | None = None, passes: bool = False
+) -> ErrorKind:
     return ErrorKind(code=code, status=status, retry_after_s=retry_after_s, passes=passes, meaning=meaning)
 
 
@@ -48,7 +50,9 @@ KINDS: Final[Mapping[str, ErrorKind]] = {
         _kind("INFERENCE_ERROR", 500, "The model failed on this input."),
         _kind("INTERNAL_ERROR", 500, "A bug of ours."),
         _kind("NOT_IMPLEMENTED", 501, "The route is part of the interface and this version does not serve it yet."),
-        _kind("MODEL_LOAD_FAILED", 502, "The model cannot be loaded; the message says why and whether a person must act."),
+        _kind(
+            "MODEL_LOAD_FAILED", 502, "The model cannot be loaded; the message says why and whether a person must act."
+        ),
         _kind("WORKER_LOST", 503, "The worker went away before it answered.", retry_after_s=1, passes=True),
         _kind("MODEL_NOT_LOADED", 503, "The model is being unloaded.", retry_after_s=5, passes=True),
         _kind("MODEL_LOADING", 503, "The model is being loaded.", retry_after_s=5, passes=True),

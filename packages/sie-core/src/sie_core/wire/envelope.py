@@ -1,0 +1,119 @@
+"""What a call says outside its body: the path and the headers.
+
+The gateway routes on nothing else, and the worker reads the same, so both come from here. Pure.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import unquote
+
+from sie_core.errors import ApiError
+from sie_core.ids import (
+    BundleName,
+    MachineProfile,
+    ModelId,
+    PoolName,
+    parse_bundle_name,
+    parse_machine_profile,
+    parse_model_id,
+    parse_pool_name,
+)
+
+Verb = Literal["encode", "score", "extract"]
+VERBS: tuple[Verb, ...] = ("encode", "score", "extract")
+PREFIXES: dict[str, Verb] = {f"/v1/{verb}/": verb for verb in VERBS}
+
+MACHINE_PROFILE = "x-sie-machine-profile"
+POOL = "x-sie-pool"
+TIMEOUT_MS = "x-sie-timeout-ms"
+REQUEST_ID = "x-request-id"
+SDK_VERSION = "x-sie-sdk-version"
+ERROR_CODE = "x-sie-error-code"
+SERVER_VERSION = "x-sie-server-version"
+MODEL_REVISION = "x-sie-model-revision"
+TRUNCATED = "x-sie-truncated"
+WARNINGS = "x-sie-warnings"
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """One call, body aside.
+
+    Attributes:
+        machine_profile: the kind of machine asked for (the SDK's `gpu=`), or None for any.
+        timeout_ms: what is left of the caller's patience, or None for as long as it stays on the line.
+    """
+
+    verb: Verb
+    model: ModelId
+    bundle: BundleName | None = None
+    machine_profile: MachineProfile | None = None
+    pool: PoolName | None = None
+    timeout_ms: int | None = None
+    request_id: str | None = None
+    sdk_version: str | None = None
+    accept: str | None = None
+    content_type: str | None = None
+
+
+def read(path: str, headers: Iterable[tuple[bytes, bytes]]) -> Envelope | None:
+    """The envelope of a call to `/v1/{verb}/{model}`; None for any other path.
+
+    Args:
+        path: as it came, percent-encoded or not; the model is `org/name`, with `bundle:/` before it or not.
+        headers: raw, names in lower case, as ASGI gives them.
+
+    Raises:
+        ApiError: INVALID_INPUT, naming the header or part of the path and what it holds.
+    """
+    for prefix, verb in PREFIXES.items():
+        if path.startswith(prefix):
+            return _read(verb, unquote(path[len(prefix) :]), headers)
+    return None
+
+
+def _read(verb: Verb, spec: str, headers: Iterable[tuple[bytes, bytes]]) -> Envelope:
+    said = {name.decode("latin-1"): value.decode("latin-1").strip() for name, value in headers}
+    bundle, model = _split_model(spec)
+    pool, profile = _split_profile(said.get(MACHINE_PROFILE), said.get(POOL))
+    return Envelope(
+        verb=verb,
+        model=model,
+        bundle=bundle,
+        machine_profile=profile,
+        pool=pool,
+        timeout_ms=_timeout_ms(said.get(TIMEOUT_MS)),
+        request_id=said.get(REQUEST_ID) or None,
+        sdk_version=said.get(SDK_VERSION) or None,
+        accept=said.get("accept") or None,
+        content_type=said.get("content-type") or None,
+    )
+
+
+def _split_model(spec: str) -> tuple[BundleName | None, ModelId]:
+    bundle, separator, model = spec.partition(":/")
+    try:
+        if separator:
+            return parse_bundle_name(bundle), parse_model_id(model)
+        return None, parse_model_id(spec)
+    except ValueError as error:
+        raise ApiError("INVALID_INPUT", f"in the path: {error}", hint="the path is `/v1/encode/ORG/NAME`") from error
+
+
+def _split_profile(profile: str | None, pool: str | None) -> tuple[PoolName | None, MachineProfile | None]:
+    try:
+        if profile and "/" in profile:
+            named_pool, _, profile = profile.partition("/")
+            pool = pool or named_pool
+        return parse_pool_name(pool) if pool else None, parse_machine_profile(profile) if profile else None
+    except ValueError as error:
+        raise ApiError("INVALID_INPUT", f"in the headers: {error}", hint="`gpu` is `l4` or `pool/l4`") from error
+
+
+def _timeout_ms(text: str | None) -> int | None:
+    if not text:
+        return None
+    if not text.isascii() or not text.isdigit() or len(text) > 12:
+        raise ApiError("INVALID_INPUT", f"`X-SIE-Timeout-Ms` is `{text[:40]}`, want a whole number of milliseconds")
+    return int(text)
