@@ -1,0 +1,305 @@
+"""`airgap.lock`: everything that crosses the gap, by digest, as bytes that have one digest themselves.
+
+`encode_lock` writes the one form a lock has: JSON with sorted keys, indented so that a review sees one fact
+a line, UTF-8, LF at the end, no floats. The sha256 of those bytes is the lock's identity at every stop: in
+an archive's volumes, in the bucket (`lock_file`), in the values a chart is installed with.
+
+`decode_lock` takes nothing else. A lock that somebody edited is refused with every violation and both
+values, since what it says is then no longer what was resolved.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from sie_core.artifacts.digest import Digest, digest_of, hex_of, parse_digest
+from sie_core.artifacts.errors import TrustError
+from sie_core.artifacts.manifest import FileEntry, Manifest, canonical_json, parse_path
+from sie_core.ids import ModelId, Revision, is_revision, parse_model_id, parse_revision
+
+LOCK_VERSION = 1
+LOCK_MEDIA_TYPE = "application/vnd.sie.airgap-lock.v1+json"
+CURRENT_FILE = ".sie/current"
+"""In a bucket: the digest (71 characters, no newline) of the lock that was mirrored last."""
+
+
+class LockedFile(Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """One file of a model.
+
+    Attributes:
+        path: as in the repository.
+        digest: of its bytes.
+        size_bytes: its length.
+        hub_id: the hub's own name for it: the git blob's sha1 (40 hex digits), or for LFS files the sha256 (64).
+    """
+
+    path: str
+    digest: Digest
+    size_bytes: int
+    hub_id: str
+
+    @property
+    def entry(self) -> FileEntry:
+        return FileEntry(path=self.path, digest=self.digest, size_bytes=self.size_bytes)
+
+
+class LockedModel(Struct, frozen=True, forbid_unknown_fields=True):
+    """One hub repository at one commit.
+
+    Attributes:
+        id: the model callers name.
+        repo: the repository its files come from; differs from `id` where the spec says so.
+        ref: what was asked for: a branch, a tag, or the commit that the spec pins.
+        revision: the commit it was resolved to.
+        license: as the repository's card says; None where it says nothing.
+        gated: the hub asks for an accepted licence before it hands out files.
+        why: who asked for it: `preloadModels of values.yaml`, `--model`, `bundle NAME`, …
+        files: what is carried, sorted by path.
+        absent: paths that loaders ask for and this commit does not have, sorted.
+    """
+
+    id: ModelId
+    repo: ModelId
+    ref: str
+    revision: Revision
+    license: str | None
+    gated: bool
+    why: tuple[str, ...]
+    files: tuple[LockedFile, ...]
+    absent: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    @property
+    def manifest(self) -> Manifest:
+        """What a cache or bucket that holds this model holds beside it."""
+        return Manifest(repo=self.repo, revision=self.revision, files=tuple(file.entry for file in self.files))
+
+
+class LockedBlob(Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """One blob of an image: a manifest, a config or a layer."""
+
+    digest: Digest
+    size_bytes: int
+    media_type: str
+
+
+class LockedImage(Struct, frozen=True, forbid_unknown_fields=True):
+    """One image.
+
+    Attributes:
+        reference: exactly as the chart renders it, tag included; never where it was read from.
+        digest: of the index, or of the manifest where there is no index.
+        media_type: of what `digest` names.
+        platforms: `linux/amd64` and so on → digest of that platform's manifest.
+        blobs: everything the image consists of, the index or manifest itself included, sorted by digest.
+        why: the objects and containers that name it.
+    """
+
+    reference: str
+    digest: Digest
+    media_type: str
+    platforms: Mapping[str, Digest]
+    blobs: tuple[LockedBlob, ...]
+    why: tuple[str, ...]
+
+
+class LockedChart(Struct, frozen=True, forbid_unknown_fields=True):
+    """One packaged chart; `file` is its name as `NAME-VERSION.tgz`."""
+
+    name: str
+    version: str
+    file: str
+    digest: Digest
+    size_bytes: int
+
+
+class LockedWheel(Struct, frozen=True, forbid_unknown_fields=True):
+    """One wheel of the toolkit, the SDK or what they need, installed on the far side with `--no-index`."""
+
+    file: str
+    digest: Digest
+    size_bytes: int
+
+
+class Lock(Struct, frozen=True, forbid_unknown_fields=True):
+    """Everything the far side needs. `serial` counts up; `previous` is the digest of the lock before."""
+
+    version: int
+    serial: int
+    previous: Digest | None
+    models: tuple[LockedModel, ...]
+    images: tuple[LockedImage, ...]
+    charts: tuple[LockedChart, ...]
+    wheels: tuple[LockedWheel, ...]
+
+    def model(self, model_id: str) -> LockedModel | None:
+        return next((model for model in self.models if model.id == model_id), None)
+
+
+class Violation(Struct, frozen=True):
+    """One thing that a lock may not be: which key, what it has to be, what it is."""
+
+    where: str
+    want: str
+    have: str
+
+
+class LockInvalid(TrustError):
+    """A lock that `encode_lock` did not write, with all that is wrong with it."""
+
+    def __init__(self, where: str, violations: Sequence[Violation]) -> None:
+        first = violations[0]
+        super().__init__(
+            "the lock is not as it was written",
+            where=f"{where}: {first.where}",
+            want=first.want,
+            have=first.have,
+            hint="a lock is never edited by hand; `sie-airgap lock` writes it again",
+        )
+        self.violations = tuple(violations)
+        others = (f"  at    {where}: {one.where}\n  want  {one.want}\n  have  {one.have}" for one in violations[1:])
+        self.args = ("\n".join([self.args[0], *others]),)
+
+
+def lock_file(digest: Digest) -> str:
+    """Where a bucket keeps the lock of that digest."""
+    return f".sie/locks/{hex_of(digest)}.json"
+
+
+def encode_lock(lock: Lock) -> bytes:
+    """The lock's only form. Raises `ValueError` for a lock that `decode_lock` would refuse."""
+    if broken := list(violations(lock)):
+        raise ValueError(f"not a lock: {broken[0].where}: want {broken[0].want}, have {broken[0].have}")
+    return _written(lock)
+
+
+def lock_digest(lock: Lock) -> Digest:
+    return digest_of(encode_lock(lock))
+
+
+def decode_lock(data: bytes, *, where: str = "airgap.lock") -> Lock:
+    """Raises `LockInvalid` (a `TrustError`) naming every violation; `where` is the file or URL it came from."""
+    try:
+        lock = msgspec.json.decode(data, type=Lock)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LockInvalid(where, [Violation("the whole", f"a lock of version {LOCK_VERSION}", str(error))]) from error
+    if broken := [*violations(lock), *_form(data, _written(lock))]:
+        raise LockInvalid(where, broken)
+    return lock
+
+
+def violations(lock: Lock) -> Iterator[Violation]:
+    """All that the types cannot say: values that cannot be, and order."""
+    if lock.version != LOCK_VERSION:
+        yield Violation("version", str(LOCK_VERSION), str(lock.version))
+    if lock.serial < 1:
+        yield Violation("serial", "1 or more", str(lock.serial))
+    if lock.previous is not None:
+        yield from _digest("previous", lock.previous)
+    yield from _sorted("models", [model.id for model in lock.models])
+    yield from _sorted("images", [image.reference for image in lock.images])
+    yield from _sorted("charts", [chart.file for chart in lock.charts])
+    yield from _sorted("wheels", [wheel.file for wheel in lock.wheels])
+    for model in lock.models:
+        yield from _model(model, f"models[{model.id}]")
+    for image in lock.images:
+        yield from _image(image, f"images[{image.reference}]")
+    for chart in lock.charts:
+        yield from _plain_file(f"charts[{chart.file}]", chart.file, chart.digest, chart.size_bytes)
+    for wheel in lock.wheels:
+        yield from _plain_file(f"wheels[{wheel.file}]", wheel.file, wheel.digest, wheel.size_bytes)
+
+
+def _model(model: LockedModel, where: str) -> Iterator[Violation]:
+    yield from _parses(f"{where}.id", parse_model_id, model.id)
+    yield from _parses(f"{where}.repo", parse_model_id, model.repo)
+    yield from _parses(f"{where}.revision", parse_revision, model.revision)
+    yield from _sorted(f"{where}.files", [file.path for file in model.files])
+    yield from _sorted(f"{where}.absent", model.absent)
+    for path in set(model.absent) & {file.path for file in model.files}:
+        yield Violation(f"{where}.absent", "no path that is in files", path)
+    if not model.files:
+        yield Violation(f"{where}.files", "one file or more", "none")
+    for file in model.files:
+        yield from _locked_file(file, f"{where}.files[{file.path}]")
+    for path in model.absent:
+        yield from _parses(f"{where}.absent", parse_path, path)
+
+
+def _locked_file(file: LockedFile, where: str) -> Iterator[Violation]:
+    yield from _parses(f"{where}.path", parse_path, file.path)
+    yield from _digest(f"{where}.digest", file.digest)
+    yield from _size(f"{where}.size_bytes", file.size_bytes)
+    if len(file.hub_id) == 64:
+        if file.hub_id != hex_of(file.digest):
+            yield Violation(f"{where}.digest", f"sha256:{file.hub_id} (its hub_id)", file.digest)
+    elif not is_revision(file.hub_id):
+        yield Violation(f"{where}.hub_id", "40 or 64 lower-case hex digits", file.hub_id)
+
+
+def _image(image: LockedImage, where: str) -> Iterator[Violation]:
+    yield from _sorted(f"{where}.blobs", [blob.digest for blob in image.blobs])
+    known = {blob.digest for blob in image.blobs}
+    for name, digest in [("digest", image.digest), *((f"platforms.{k}", v) for k, v in image.platforms.items())]:
+        yield from _digest(f"{where}.{name}", digest)
+        if digest not in known:
+            yield Violation(f"{where}.{name}", "a digest that is in blobs", digest)
+    for blob in image.blobs:
+        yield from _digest(f"{where}.blobs[{blob.digest}].digest", blob.digest)
+        yield from _size(f"{where}.blobs[{blob.digest}].size_bytes", blob.size_bytes)
+
+
+def _plain_file(where: str, name: str, digest: Digest, size_bytes: int) -> Iterator[Violation]:
+    yield from _parses(f"{where}.file", parse_path, name)
+    if "/" in name:
+        yield Violation(f"{where}.file", "a file name without folders", name)
+    yield from _digest(f"{where}.digest", digest)
+    yield from _size(f"{where}.size_bytes", size_bytes)
+
+
+def _parses(where: str, parse: Callable[[str], object], text: str) -> Iterator[Violation]:
+    try:
+        parse(text)
+    except ValueError as error:
+        yield Violation(where, "what can be one", str(error))
+
+
+def _digest(where: str, text: str) -> Iterator[Violation]:
+    try:
+        parse_digest(text)
+    except ValueError:
+        yield Violation(where, "sha256: and 64 lower-case hex digits", text)
+
+
+def _size(where: str, size_bytes: int) -> Iterator[Violation]:
+    if size_bytes < 0:
+        yield Violation(where, "0 or more", str(size_bytes))
+
+
+def _sorted(where: str, names: Iterable[str]) -> Iterator[Violation]:
+    have = list(names)
+    want = sorted(set(have))
+    if have != want:
+        at = next((i for i, (a, b) in enumerate(zip(have, want, strict=False)) if a != b), len(want))
+        expected = want[at] if at < len(want) else "nothing (it stands twice)"
+        yield Violation(f"{where}, entry {at + 1}", f"sorted, each once: {expected}", have[at])
+
+
+def _written(lock: Lock) -> bytes:
+    return msgspec.json.format(canonical_json(lock).rstrip(b"\n"), indent=2) + b"\n"
+
+
+def _form(have: bytes, want: bytes) -> Iterator[Violation]:
+    """The first line where the bytes are not the canonical ones: order of keys, spaces, a missing or second LF."""
+    if have == want:
+        return
+    have_lines, want_lines = have.split(b"\n"), want.split(b"\n")
+    for number, (a, b) in enumerate(zip(have_lines, want_lines, strict=False), start=1):
+        if a != b:
+            yield Violation(f"line {number}", repr(b.decode()), repr(a.decode("utf-8", "replace")))
+            return
+    yield Violation("length", f"{len(want_lines)} lines, LF at the end", f"{len(have_lines)} lines")

@@ -1,0 +1,192 @@
+"""The lock's codec: one form, one digest, and every violation named."""
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sie_core.artifacts.digest import Digest, digest_of
+from sie_core.artifacts.lock import (
+    Lock,
+    LockedBlob,
+    LockedChart,
+    LockedFile,
+    LockedImage,
+    LockedModel,
+    LockedWheel,
+    LockInvalid,
+    decode_lock,
+    encode_lock,
+    lock_digest,
+)
+from sie_core.ids import ModelId, Revision
+
+digests = st.binary(min_size=1, max_size=8).map(digest_of)
+sizes = st.integers(0, 2**40)
+names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True).filter(lambda name: ".." not in name)
+sha1s = st.from_regex(r"[0-9a-f]{40}", fullmatch=True)
+
+
+@st.composite
+def locked_files(draw: st.DrawFn, path: str) -> LockedFile:
+    digest = draw(digests)
+    hub_id = draw(sha1s | st.just(digest.removeprefix("sha256:")))
+    return LockedFile(path=path, digest=digest, size_bytes=draw(sizes), hub_id=hub_id)
+
+
+@st.composite
+def models(draw: st.DrawFn, model: str) -> LockedModel:
+    paths = sorted(draw(st.sets(names, min_size=1, max_size=4)))
+    return LockedModel(
+        id=ModelId(model),
+        repo=ModelId(model),
+        ref=draw(st.text(max_size=5)),
+        revision=Revision(draw(sha1s)),
+        license=draw(st.none() | st.text(max_size=5)),
+        gated=draw(st.booleans()),
+        why=tuple(draw(st.lists(st.text(max_size=9), max_size=2))),
+        files=tuple(draw(locked_files(path)) for path in paths),
+        absent=tuple(sorted(f"no/{name}" for name in draw(st.sets(names, max_size=2)))),
+    )
+
+
+@st.composite
+def images(draw: st.DrawFn, reference: str) -> LockedImage:
+    blobs = sorted(draw(st.sets(digests, min_size=1, max_size=4)))
+    return LockedImage(
+        reference=reference,
+        digest=blobs[0],
+        media_type="application/vnd.oci.image.index.v1+json",
+        platforms={"linux/amd64": blobs[-1]},
+        blobs=tuple(LockedBlob(digest=blob, size_bytes=draw(sizes), media_type="x/y") for blob in blobs),
+        why=(),
+    )
+
+
+@st.composite
+def locks(draw: st.DrawFn) -> Lock:
+    return Lock(
+        version=1,
+        serial=draw(st.integers(1, 9)),
+        previous=draw(st.none() | digests),
+        models=tuple(draw(models(f"org/{name}")) for name in sorted(draw(st.sets(names, max_size=3)))),
+        images=tuple(draw(images(name)) for name in sorted(draw(st.sets(names, max_size=2)))),
+        charts=tuple(
+            LockedChart(name="c", version="1", file=name, digest=draw(digests), size_bytes=draw(sizes))
+            for name in sorted(draw(st.sets(names, max_size=2)))
+        ),
+        wheels=tuple(
+            LockedWheel(file=name, digest=draw(digests), size_bytes=draw(sizes))
+            for name in sorted(draw(st.sets(names, max_size=2)))
+        ),
+    )
+
+
+def small_lock() -> Lock:
+    digest = digest_of(b"weights")
+    files = (
+        LockedFile(path="config.json", digest=digest_of(b"{}"), size_bytes=2, hub_id="ab" * 20),
+        LockedFile(path="model.safetensors", digest=digest, size_bytes=7, hub_id=digest.removeprefix("sha256:")),
+    )
+    model = LockedModel(
+        id=ModelId("org/tiny"),
+        repo=ModelId("org/tiny"),
+        ref="main",
+        revision=Revision("12" * 20),
+        license="mit",
+        gated=False,
+        why=("--model",),
+        files=files,
+        absent=("adapter_config.json",),
+    )
+    return Lock(version=1, serial=1, previous=None, models=(model,), images=(), charts=(), wheels=())
+
+
+def refusal(data: bytes) -> LockInvalid:
+    with pytest.raises(LockInvalid) as caught:
+        decode_lock(data)
+    return caught.value
+
+
+@given(locks())
+def test_a_lock_comes_back_as_it_was(lock: Lock) -> None:
+    assert decode_lock(encode_lock(lock)) == lock
+    assert lock_digest(lock) == digest_of(encode_lock(lock))
+
+
+@given(locks(), st.data())
+def test_no_edit_of_one_byte_goes_unnoticed(lock: Lock, data: st.DataObject) -> None:
+    """Either it is refused, or its digest is another; what is accepted is always in the one form."""
+    written = bytearray(encode_lock(lock))
+    at = data.draw(st.integers(0, len(written) - 1))
+    written[at] ^= data.draw(st.integers(1, 255))
+    try:
+        edited = decode_lock(bytes(written))
+    except LockInvalid:
+        return
+
+    assert encode_lock(edited) == bytes(written)
+    assert lock_digest(edited) != lock_digest(lock)
+
+
+def test_another_layout_of_the_same_values_is_refused_with_the_line() -> None:
+    compact = msgspec.json.encode(small_lock(), order="sorted")
+
+    assert "line 1" in str(refusal(compact))
+
+
+def test_a_missing_last_newline_is_refused() -> None:
+    assert "length" in str(refusal(encode_lock(small_lock()).rstrip(b"\n")))
+
+
+def test_keys_in_another_order_are_refused() -> None:
+    lines = encode_lock(small_lock()).split(b"\n")
+    lines[1], lines[2] = lines[2], lines[1]
+
+    assert "line 2" in str(refusal(b"\n".join(lines)))
+
+
+def test_an_unknown_key_is_refused_by_name() -> None:
+    edited = encode_lock(small_lock()).replace(b'"charts"', b'"carts"')
+
+    assert "carts" in str(refusal(edited))
+
+
+def test_an_edited_digest_is_refused_with_both_values() -> None:
+    """An LFS file's digest stands twice: as we measured it and as the hub names it."""
+    right, wrong = digest_of(b"weights"), "sha256:" + "0" * 64
+    edited = encode_lock(small_lock()).replace(b'"' + right.encode() + b'"', b'"' + wrong.encode() + b'"')
+
+    told = str(refusal(edited))
+    assert right in told
+    assert wrong in told
+    assert "model.safetensors" in told
+
+
+def test_every_violation_is_named_not_the_first_only() -> None:
+    edited = encode_lock(small_lock()).replace(b'"serial": 1', b'"serial": 0').replace(b'"main"', b'"m"')
+    edited = edited.replace(b"1212121212121212121212121212121212121212", b"main")
+
+    wheres = [violation.where for violation in refusal(edited).violations]
+    assert "serial" in wheres
+    assert "models[org/tiny].revision" in wheres
+
+
+def test_a_lock_that_would_be_refused_is_never_written() -> None:
+    unsorted = msgspec.structs.replace(small_lock(), wheels=(wheel("b"), wheel("a")))
+
+    with pytest.raises(ValueError, match="wheels"):
+        encode_lock(unsorted)
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc/passwd", "a/../b", "a\\b", ""])
+def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
+    model = small_lock().models[0]
+    bad = msgspec.structs.replace(model, files=(msgspec.structs.replace(model.files[0], path=path),))
+
+    with pytest.raises(ValueError, match="path"):
+        encode_lock(msgspec.structs.replace(small_lock(), models=(bad,)))
+
+
+def wheel(name: str) -> LockedWheel:
+    return LockedWheel(file=name, digest=Digest("sha256:" + "a" * 64), size_bytes=1)
