@@ -1,0 +1,91 @@
+"""What a hub does wrong on purpose. Pure: which fault meets a request, and what it makes of an answer."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+import msgspec
+from msgspec import Struct
+
+from sie_testing.web import Answer
+
+
+class FaultKind(StrEnum):
+    """What goes wrong."""
+
+    TRUNCATE = "truncate"
+    """The body ends after `after_bytes`, under a length that promises more."""
+    STATUS = "status"
+    """`status` instead of an answer, with `Retry-After: <retry_after_s>` when given."""
+    SLOW = "slow"
+    """The body comes at `bytes_per_s`."""
+    GATED = "gated"
+    """Files need a permission that nobody has: 401 without a token, 403 with one. The listing stays open."""
+    ETAG = "etag"
+    """The content is called by another ETag than before."""
+
+
+class Fault(Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that goes wrong.
+
+    Attributes:
+        match: the paths it meets, as a shell pattern where `*` takes slashes too.
+        times: how many requests it meets; None is all of them.
+        methods: which requests; empty is every one.
+    """
+
+    kind: FaultKind
+    match: str = "*"
+    times: int | None = None
+    methods: tuple[str, ...] = ()
+    after_bytes: int = 0
+    status: int = 503
+    retry_after_s: int | None = None
+    bytes_per_s: int = 1 << 20
+
+
+def due(faults: Iterable[Fault], *, method: str, path: str) -> list[Fault]:
+    """Those that meet this request, in the order they were set."""
+    return [
+        fault
+        for fault in faults
+        if fault.times != 0 and fnmatchcase(path, fault.match) and (not fault.methods or method in fault.methods)
+    ]
+
+
+def spent(faults: Iterable[Fault], met: Iterable[Fault]) -> list[Fault]:
+    """The faults with one time less on those that were met."""
+    used = {id(fault) for fault in met}
+    return [
+        msgspec.structs.replace(fault, times=fault.times - 1)
+        if id(fault) in used and fault.times is not None
+        else fault
+        for fault in faults
+    ]
+
+
+def spoil(answer: Answer, fault: Fault, *, has_token: bool, is_file: bool) -> Answer:
+    """What a fault makes of a right answer."""
+    match fault.kind:
+        case FaultKind.TRUNCATE:
+            return replace(answer, cut_after_bytes=fault.after_bytes) if answer.status in (200, 206) else answer
+        case FaultKind.SLOW:
+            return replace(answer, bytes_per_s=fault.bytes_per_s)
+        case FaultKind.STATUS:
+            headers = {} if fault.retry_after_s is None else {"Retry-After": str(fault.retry_after_s)}
+            return Answer(fault.status, headers)
+        case FaultKind.GATED:
+            return _gated(has_token) if is_file else answer
+        case FaultKind.ETAG:
+            names = {name: _other_etag(value) for name, value in answer.headers.items() if name.endswith("ETag")}
+            return replace(answer, headers={**answer.headers, **names})
+
+
+def _other_etag(etag: str) -> str:
+    return etag[::-1]
+
+
+def _gated(has_token: bool) -> Answer:
+    message = "Access to this model is restricted and you are not in the authorized list."
+    return Answer(403 if has_token else 401, {"X-Error-Code": "GatedRepo", "X-Error-Message": message})
