@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from sie_core.wire.messages import OutputType
 
 Precision = Literal["f32", "bf16"]

@@ -1,0 +1,1 @@
+"""Tokens to hidden states, one file per architecture, written once against `ops.protocol`."""

@@ -1,0 +1,1 @@
+"""Hidden states to one kind of output."""

@@ -1,0 +1,1 @@
+"""The operations that backbones are written in, the plan of a batch, and the engines that run them."""

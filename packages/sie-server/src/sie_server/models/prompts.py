@@ -1,0 +1,32 @@
+"""What is put around a text before it is tokenised."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A model's templates, as in its spec.
+
+    Attributes:
+        query: of a query; holds `{text}` and perhaps `{instruction}`; None leaves the text as it is.
+        document: of a document, likewise.
+        default_instruction: for a query whose call names none.
+    """
+
+    query: str | None = None
+    document: str | None = None
+    default_instruction: str | None = None
+
+    def shape(self, text: str, *, is_query: bool, instruction: str | None) -> str:
+        """The text as the model is to see it.
+
+        A template says itself where an instruction goes, and leaves it out where it has no place for one.
+        Without a template the instruction stands before the text.
+        """
+        template = self.query if is_query else self.document
+        if instruction is None and is_query:
+            instruction = self.default_instruction
+        if template is None:
+            return text if instruction is None else f"{instruction} {text}"
+        # The text last: braces in it are its own.
+        return template.replace("{instruction}", instruction or "").replace("{text}", text, 1)
