@@ -1,0 +1,1 @@
+"""From admitted calls to batches on the device, and back: what runs when, on which thread, for whom."""

@@ -1,0 +1,134 @@
+"""The threads that own the device: one per stream, each taking the batch of whoever has waited longest.
+
+A thread that is free takes what waits at that moment and runs it; nothing is timed. A batch that fails is
+run again in halves, so that one bad item fails alone and an answer that did not fit in memory may fit in
+two; results go to `deliver`, which puts them back on the event loop.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sie_core.errors import ApiError
+from sie_server.engine.jobs import Job, Result
+from sie_server.engine.scheduler import Scheduler, Taken
+from sie_server.models.calls import Model
+from sie_server.observability import EVENT_BATCH_FAILED
+
+logger = logging.getLogger("sie.executor")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One batch, run: `results` in the order of `batch`; times of the monotonic clock, in seconds."""
+
+    scheduler: Scheduler
+    taken: Taken
+    results: Sequence[Result]
+    started_s: float
+    ended_s: float
+
+
+class Executor:
+    """`streams` threads over any number of schedulers."""
+
+    def __init__(
+        self, *, streams: int, deliver: Callable[[Finished], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._deliver = deliver
+        self._clock = clock
+        self._ready = threading.Condition()
+        self._schedulers: list[Scheduler] = []
+        self._idle = 0
+        self._closing = False
+        self._threads = [
+            threading.Thread(target=self._serve, args=(stream,), name=f"device-{stream}", daemon=True)
+            for stream in range(streams)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """Lets running batches end; what still waits is not run."""
+        with self._ready:
+            self._closing = True
+            self._ready.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def attach(self, scheduler: Scheduler) -> None:
+        with self._ready:
+            self._schedulers = [*self._schedulers, scheduler]
+
+    def detach(self, scheduler: Scheduler) -> None:
+        with self._ready:
+            self._schedulers = [kept for kept in self._schedulers if kept is not scheduler]
+
+    def submit(self, scheduler: Scheduler, jobs: Sequence[Job]) -> None:
+        scheduler.add(jobs)
+        with self._ready:
+            self._ready.notify(min(len(jobs), len(self._threads)))
+
+    def _serve(self, stream: int) -> None:
+        while True:
+            with self._ready:
+                while (picked := self._pick()) is None:
+                    if self._closing:
+                        return
+                    self._idle += 1
+                    self._ready.wait()
+                    self._idle -= 1
+            scheduler, taken = picked
+            started_s = self._clock()
+            results = run_split(scheduler.model, taken.batch, stream=stream)
+            ended_s = self._clock()
+            if taken.batch:
+                scheduler.ran()
+            self._deliver(Finished(scheduler, taken, results, started_s, ended_s))
+
+    def _pick(self) -> tuple[Scheduler, Taken] | None:
+        """A batch of the model whose oldest job has waited longest."""
+        if self._closing:
+            return None
+        ages = ((scheduler.oldest_s(), index) for index, scheduler in enumerate(self._schedulers))
+        for _, index in sorted((oldest_s, index) for oldest_s, index in ages if oldest_s is not None):
+            scheduler = self._schedulers[index]
+            taken = scheduler.take(self._clock(), share=1 + self._idle)
+            if taken.batch or taken.dropped:
+                return scheduler, taken
+        return None
+
+
+def run_split(model: Model, batch: Sequence[Job], *, stream: int) -> list[Result]:
+    """Each job's output, or the error that it alone has."""
+    if not batch:
+        return []
+    try:
+        return list(model.run([job.prepared for job in batch], stream=stream))
+    except Exception as error:
+        logger.warning(
+            EVENT_BATCH_FAILED,
+            exc_info=len(batch) == 1,
+            extra={"fields": {"items": len(batch), "tokens": sum(job.tokens for job in batch), "error": repr(error)}},
+        )
+        if len(batch) == 1:
+            return [_as_answer(error, batch[0])]
+    half = len(batch) // 2
+    return [*run_split(model, batch[:half], stream=stream), *run_split(model, batch[half:], stream=stream)]
+
+
+def _as_answer(error: Exception, job: Job) -> ApiError:
+    match error:
+        case ApiError():
+            return error
+        case MemoryError():
+            return ApiError(
+                "RESOURCE_EXHAUSTED", f"an item of {job.tokens} tokens does not fit in memory, alone as well"
+            )
+        case _:
+            said = f"the model failed on an item of {job.tokens} tokens: {type(error).__name__}"
+            return ApiError("INFERENCE_ERROR", said, hint="the worker's log has the trace")

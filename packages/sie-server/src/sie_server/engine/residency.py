@@ -1,0 +1,264 @@
+"""Which models are loaded, which are on their way, and why one is not.
+
+A model is loaded on the first call that names it, or at the start when the operator named it; either way
+in a thread of its own, so that a slow download holds up nothing else. Callers meanwhile are told to come
+again. A failure is kept with its reason: callers get it at once, and it is tried again only after a pause
+that fits its cause, by the next call, or unasked for a model that the operator named.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferError, TrustError
+from sie_core.catalog.spec import ModelSpec
+from sie_core.errors import ApiError
+from sie_core.ids import ModelId
+from sie_server.engine.scheduler import Scheduler
+from sie_server.models.calls import LoadError, Model
+from sie_server.observability import EVENT_MODEL_FAILED, EVENT_MODEL_LOADED
+
+logger = logging.getLogger("sie.residency")
+
+PROBE_S = 60.0
+"""Until what a person must put right (a permission, a missing file) is looked at again."""
+
+NETWORK_S = 30.0
+"""Until what passes by itself is tried again."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A model that was built, and which files it was made of: their commit, and whether a manifest vouched for them."""
+
+    model: Model
+    revision: str
+    verified: bool
+
+
+@dataclass(eq=False)
+class Resident:
+    """A loaded model with its queue.
+
+    Attributes:
+        load_s: how long the load took.
+        calls: calls inside the engine now; the event loop's thread counts them.
+        retired: taken out of the catalog, to be closed after its last call.
+    """
+
+    spec: ModelSpec
+    made: Made
+    scheduler: Scheduler
+    load_s: float
+    calls: int = field(default=0)
+    retired: bool = field(default=False)
+
+    @property
+    def model(self) -> Model:
+        return self.made.model
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a load failed.
+
+    Attributes:
+        error_class: as in the error body of SIE v0.3.1, where it had one for this.
+        permanent: whether a person must act.
+        again_after_s: pause before the next attempt; None: no attempt can end otherwise.
+        exit_code: of a command that cannot go on without the model.
+    """
+
+    error_class: str
+    message: str
+    hint: str | None
+    permanent: bool
+    again_after_s: float | None
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Loading:
+    since_s: float
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    failure: Failure
+    attempts: int
+    at_s: float
+
+    def may_try(self, now_s: float) -> bool:
+        pause_s = self.failure.again_after_s
+        return pause_s is not None and now_s >= self.at_s + pause_s
+
+
+State = Loading | Resident | Failed
+
+
+def failure_of(error: Exception) -> Failure:
+    """What an exception of a load means to callers and to the operator."""
+    message, hint = str(error) or type(error).__name__, getattr(error, "hint", None)
+    match error:
+        case NotThere():
+            return Failure("NOT_FOUND", message, hint, True, PROBE_S, error.exit_code)
+        case NoPermission():
+            return Failure("GATED", message, hint, True, PROBE_S, error.exit_code)
+        case NoSpace():
+            return Failure("NO_SPACE", message, hint, True, PROBE_S, error.exit_code)
+        case TransferError():
+            return Failure("NETWORK", message, hint, False, NETWORK_S, error.exit_code)
+        case TrustError():
+            return Failure("INTEGRITY", message, hint, True, PROBE_S, error.exit_code)
+        case LoadError():
+            return Failure("UNSUPPORTED", message, hint, True, None, 4)
+        case MemoryError():
+            return Failure("OOM", "the model does not fit in memory", hint, False, PROBE_S, 7)
+        case _:
+            return Failure("UNKNOWN", f"{type(error).__name__}: {message}", hint, True, None, 1)
+
+
+class Residency:
+    """State by model id. States are replaced whole, so reading one takes no lock.
+
+    Args:
+        load: makes a model of a spec; blocks; raises what `failure_of` reads.
+        queue: makes the queue of a model that was built, before anybody can see that it is loaded.
+        kept: ids that the operator named: loaded at the start and tried again by themselves.
+        on_change: told in the loading thread after each new state.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[ModelSpec], Made],
+        *,
+        queue: Callable[[ModelId, Model], Scheduler],
+        kept: Iterable[ModelId] = (),
+        on_change: Callable[[ModelId, State], None] = lambda model_id, state: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.kept = frozenset(kept)
+        self.failures: dict[tuple[ModelId, str], int] = {}
+        self._load = load
+        self._queue = queue
+        self._on_change = on_change
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._states: dict[ModelId, State] = {}
+        self._specs: dict[ModelId, ModelSpec] = {}
+
+    def states(self) -> Mapping[ModelId, State]:
+        return dict(self._states)
+
+    def spec(self, model_id: ModelId) -> ModelSpec | None:
+        """The spec that a model was, or is being, loaded by."""
+        return self._specs.get(model_id)
+
+    @property
+    def settled(self) -> bool:
+        """Whether every model that the operator named is loaded."""
+        return all(isinstance(self._states.get(model_id), Resident) for model_id in self.kept)
+
+    def look(self, spec: ModelSpec) -> Resident:
+        """The model, if it answers at once.
+
+        Raises:
+            ApiError: MODEL_LOADING, after beginning to load it where that makes sense; MODEL_LOAD_FAILED.
+        """
+        state = self._states.get(spec.id)
+        if isinstance(state, Resident):
+            return state
+        if isinstance(state, Failed) and not state.may_try(self._clock()):
+            raise refusal(spec.id, state)
+        self.begin(spec)
+        raise ApiError("MODEL_LOADING", f"model `{spec.id}` is being loaded")
+
+    def begin(self, spec: ModelSpec) -> None:
+        """Loads in a thread of its own; does nothing while it is loading or loaded."""
+        with self._lock:
+            state = self._states.get(spec.id)
+            if self._closing.is_set() or isinstance(state, Loading | Resident):
+                return
+            attempts = state.attempts + 1 if isinstance(state, Failed) else 1
+            self._states[spec.id] = Loading(self._clock(), attempts)
+            self._specs[spec.id] = spec
+        threading.Thread(target=self._attempt, args=(spec, attempts), name=f"load-{spec.id}", daemon=True).start()
+
+    def forget(self, model_id: ModelId) -> Resident | None:
+        """Takes a model out; the caller unloads what is returned. What is still loading is dropped when it comes."""
+        with self._lock:
+            state = self._states.pop(model_id, None)
+            self._specs.pop(model_id, None)
+        return state if isinstance(state, Resident) else None
+
+    def close(self) -> None:
+        """Nothing is begun or tried again after this."""
+        self._closing.set()
+
+    def _attempt(self, spec: ModelSpec, attempts: int) -> None:
+        """One load; for a model that the operator named as many more as it takes."""
+        while True:
+            state = self._outcome(spec, attempts)
+            if not self._publish(spec, state):
+                if isinstance(state, Resident):
+                    state.scheduler.retire()
+                return
+            pause_s = state.failure.again_after_s if isinstance(state, Failed) and spec.id in self.kept else None
+            if pause_s is None or self._closing.wait(pause_s):
+                return
+            attempts += 1
+            if not self._publish(spec, Loading(self._clock(), attempts)):
+                return
+
+    def _outcome(self, spec: ModelSpec, attempts: int) -> Resident | Failed:
+        started_s = self._clock()
+        try:
+            made = self._load(spec)
+        except Exception as error:  # every failure of a load becomes an answer to whoever asks for the model
+            return self._failed(spec.id, failure_of(error), attempts)
+        load_s = self._clock() - started_s
+        fields = {"model": spec.id, "revision": made.revision, "verified": made.verified, "seconds": round(load_s, 3)}
+        logger.info(EVENT_MODEL_LOADED, extra={"fields": fields})
+        return Resident(spec, made, self._queue(spec.id, made.model), load_s)
+
+    def _failed(self, model_id: ModelId, failure: Failure, attempts: int) -> Failed:
+        key = (model_id, failure.error_class)
+        with self._lock:
+            self.failures[key] = self.failures.get(key, 0) + 1
+        fields = {
+            "model": model_id,
+            "error_class": failure.error_class,
+            "attempts": attempts,
+            "reason": failure.message,
+        }
+        is_bug = failure.error_class == "UNKNOWN"
+        logger.warning(EVENT_MODEL_FAILED, exc_info=is_bug, extra={"fields": fields})
+        return Failed(failure, attempts, self._clock())
+
+    def _publish(self, spec: ModelSpec, state: State) -> bool:
+        """False when the spec was forgotten or replaced meanwhile, or the process is stopping."""
+        with self._lock:
+            if self._closing.is_set() or self._specs.get(spec.id) is not spec:
+                return False
+            self._states[spec.id] = state
+        self._on_change(spec.id, state)
+        return True
+
+
+def refusal(model_id: ModelId, state: Failed) -> ApiError:
+    """What a caller of a model that cannot be loaded is told."""
+    failure = state.failure
+    return ApiError(
+        "MODEL_LOAD_FAILED",
+        f"model `{model_id}` could not be loaded: {failure.message}",
+        hint=failure.hint,
+        extra={
+            "error_class": failure.error_class,
+            "attempts": state.attempts,
+            "permanent": failure.permanent,
+        },
+    )
