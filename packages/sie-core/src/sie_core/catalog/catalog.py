@@ -1,0 +1,120 @@
+"""All specs and bundles that a process knows, frozen: which models there are and who serves them.
+
+`Catalog.shipped()` is what every program starts with, from the files in this package; `feed.py` replaces
+it with what the config service says. A catalog that exists has been checked: ids are unique and a
+bundle names only models that are there.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Struct
+
+from sie_core.catalog.fingerprint import fingerprint
+from sie_core.catalog.spec import ModelSpec, parse_spec, spec_name_matches
+from sie_core.ids import BundleName, ModelId, nearest, parse_bundle_name
+
+
+class Bundle(Struct, frozen=True, forbid_unknown_fields=True):
+    """The models that one worker image serves.
+
+    Attributes:
+        models: their ids, or `all` for every model of the catalog.
+        priority: of several bundles with a model, the one with the lowest number is meant first.
+    """
+
+    name: BundleName
+    models: Literal["all"] | tuple[ModelId, ...]
+    priority: int = 100
+
+    def holds(self, model: ModelId) -> bool:
+        return self.models == "all" or model in self.models
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Specs by id, and the bundles in order of priority, then name. Build one with `of` or `shipped`."""
+
+    specs: Mapping[ModelId, ModelSpec]
+    bundles: tuple[Bundle, ...]
+
+    @classmethod
+    def of(cls, specs: Iterable[ModelSpec], bundles: Iterable[Bundle]) -> "Catalog":
+        """Raises `ValueError` for an id or bundle that stands twice, and a bundle with a model that is not there."""
+        by_id = _unique({}, ((spec.id, spec) for spec in specs), "model")
+        by_name = _unique({}, ((bundle.name, bundle) for bundle in bundles), "bundle")
+        for bundle in by_name.values():
+            parse_bundle_name(bundle.name)
+            for model in () if bundle.models == "all" else bundle.models:
+                if model not in by_id:
+                    raise ValueError(f"bundle `{bundle.name}` names `{model}`, which has no spec")
+        ordered = sorted(by_name.values(), key=lambda bundle: (bundle.priority, bundle.name))
+        return cls(specs=dict(sorted(by_id.items())), bundles=tuple(ordered))
+
+    @classmethod
+    def shipped(cls) -> "Catalog":
+        """The specs that came with this version."""
+        folder = resources.files("sie_core").joinpath("specs")
+        return cls.of(read_specs(folder.joinpath("models")), read_bundles(folder.joinpath("bundles.yaml")))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return fingerprint(self.specs.values(), self.bundles)
+
+    def find(self, model: str) -> ModelSpec | None:
+        return self.specs.get(ModelId(model))
+
+    def nearest(self, model: str) -> list[str]:
+        """Known ids most like this one, best first."""
+        return nearest(model, self.specs)
+
+    def bundle(self, name: str) -> Bundle | None:
+        return next((bundle for bundle in self.bundles if bundle.name == name), None)
+
+    def bundles_of(self, model: ModelId) -> tuple[BundleName, ...]:
+        """The bundles that hold a model, the one that is meant first in front."""
+        return tuple(bundle.name for bundle in self.bundles if bundle.holds(model))
+
+    def models_of(self, bundle: str) -> tuple[ModelId, ...]:
+        """The models of a bundle, sorted; none for a bundle that is not there."""
+        found = self.bundle(bundle)
+        return tuple(model for model in self.specs if found is not None and found.holds(model))
+
+
+def read_specs(folder: Traversable | Path) -> list[ModelSpec]:
+    """Every `*.yaml` of a folder.
+
+    Raises `ValueError` for a file that is no spec, or is not named after the model in it.
+    """
+    specs = []
+    for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".yaml"):
+            spec = parse_spec(file.read_bytes(), where=file.name)
+            if not spec_name_matches(file.name, spec):
+                raise ValueError(f"{file.name} holds `{spec.id}`: want it named `{spec.id.replace('/', '__')}.yaml`")
+            specs.append(spec)
+    return specs
+
+
+def read_bundles(file: Traversable | Path) -> list[Bundle]:
+    """Raises `ValueError` for a file that is not a list of bundles, naming the entry and the key."""
+    loaded: Any = yaml.safe_load(file.read_bytes())
+    try:
+        return msgspec.convert(loaded, list[Bundle])
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{file.name}: {error}") from error
+
+
+def _unique(seen: dict[Any, Any], pairs: Iterable[tuple[Any, Any]], what: str) -> dict[Any, Any]:
+    for key, value in pairs:
+        if key in seen:
+            raise ValueError(f"{what} `{key}` stands twice")
+        seen[key] = value
+    return seen
