@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sie_airgap.failures import Failure
 from sie_core.settings import Secret
 
 Objects = Sequence[Mapping[str, Any]]
@@ -20,14 +21,12 @@ _REFERENCE = re.compile(r"\$(\$|\(([A-Za-z_][A-Za-z0-9_.-]*)\))")
 _WORKLOADS = ("Deployment", "StatefulSet", "DaemonSet")
 
 
-class ManifestError(Exception):
-    """The manifests ask for something that is not there, or that a rehearsal cannot do."""
+class ManifestError(Failure):
+    """The manifests ask for something that is not there (exit code 4), or that a rehearsal cannot do (2)."""
 
     def __init__(self, message: str, *, exit_code: int, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
+        super().__init__(message, hint=hint)
         self.exit_code = exit_code
-        self.hint = hint
 
 
 @dataclass(frozen=True)
