@@ -24,7 +24,7 @@ def to_wire(array: NDArray[Any]) -> dict[bytes, object]:
         b"type": dtype.str,
         b"kind": b"",
         b"shape": list(array.shape),
-        b"data": data.data if data.size else b"",
+        b"data": data.reshape(-1).view(np.uint8).data if data.size else b"",
     }
 
 
@@ -56,8 +56,9 @@ def from_wire(value: dict[Any, Any]) -> NDArray[Any]:
     if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
         raise ValueError(f"array shape {shape!r} has a size that is not a whole number from 0")
     want_bytes = dtype.itemsize * _product(shape)
-    if len(data) != want_bytes:
-        raise ValueError(f"array of shape {list(shape)} and dtype {name} wants {want_bytes} bytes, has {len(data)}")
+    have_bytes = memoryview(data).nbytes
+    if have_bytes != want_bytes:
+        raise ValueError(f"array of shape {list(shape)} and dtype {name} wants {want_bytes} bytes, has {have_bytes}")
     return np.frombuffer(data, dtype=dtype).reshape(tuple(shape))
 
 
