@@ -29,7 +29,7 @@ class Request:
 
     Attributes:
         path: percent-decoded, without the query.
-        query: the last value of each name.
+        pairs: the query's names and values, in order.
         headers: looked up without regard to case.
         body: ends with the body, whether it was sent by length or in chunks.
         length: the declared length; None for a chunked body.
@@ -37,10 +37,15 @@ class Request:
 
     method: str
     path: str
-    query: Mapping[str, str]
+    pairs: tuple[tuple[str, str], ...]
     headers: Message
     body: BinaryIO
     length: int | None
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The last value of each name."""
+        return dict(self.pairs)
 
     @property
     def host(self) -> str:
@@ -175,8 +180,8 @@ class _Handler(BaseHTTPRequestHandler):
         length = None if chunked else int(self.headers.get("Content-Length", "0"))
         body = _Chunked(self.rfile) if length is None else _Counted(self.rfile, length)  # type: ignore[arg-type]
         parts = urlsplit(self.path)
-        query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        request = Request(self.command, unquote(parts.path), query, self.headers, body, length)  # type: ignore[arg-type]
+        pairs = tuple(parse_qsl(parts.query, keep_blank_values=True))
+        request = Request(self.command, unquote(parts.path), pairs, self.headers, body, length)  # type: ignore[arg-type]
         try:
             answer = type(self).answer(request)
             self._send(answer, unread=not body.finished)

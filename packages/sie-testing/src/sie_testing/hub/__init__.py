@@ -4,7 +4,7 @@
 `server` answers. `python -m sie_testing.hub` runs it as a process of its own.
 """
 
-from sie_testing.hub.faults import Fault, FaultKind
+from sie_testing.faults import Fault, FaultKind
 from sie_testing.hub.repository import DEFAULT_LFS_ABOVE_BYTES, Repository, RepositoryFile, read_repository
 from sie_testing.hub.server import Hub, Seen, serving_hub
 

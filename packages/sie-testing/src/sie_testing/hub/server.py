@@ -16,7 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from sie_core.ids import Revision
-from sie_testing.hub.faults import Fault, due, spent, spoil
+from sie_testing.faults import Fault, answered, due, spent
 from sie_testing.hub.repository import (
     DEFAULT_LFS_ABOVE_BYTES,
     Repository,
@@ -109,9 +109,8 @@ class Hub:
         with self._lock:
             met = due(self._faults, method=request.method, path=request.path)
             self._faults = spent(self._faults, met)
-        answer = right(request)
-        for fault in met:
-            answer = spoil(answer, fault, has_token=has_token, is_file="/resolve/" in request.path)
+        is_file = "/resolve/" in request.path
+        answer = answered(lambda: right(request), met, has_token=has_token, is_file=is_file)
         given = "Authorization" in request.headers
         self.seen.append(Seen(origin, request.method, request.path, answer.status, given, request.headers.get("Range")))
         return answer

@@ -1,6 +1,6 @@
-"""What a hub does wrong on purpose. Pure: which fault meets a request, and what it makes of an answer."""
+"""What a stand-in does wrong on purpose. Pure: which fault meets a request, and what it makes of an answer."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -65,7 +65,15 @@ def spent(faults: Iterable[Fault], met: Iterable[Fault]) -> list[Fault]:
     ]
 
 
-def spoil(answer: Answer, fault: Fault, *, has_token: bool, is_file: bool) -> Answer:
+def answered(right: Callable[[], Answer], met: Sequence[Fault], *, has_token: bool, is_file: bool) -> Answer:
+    """The answer after the faults it met. Under a status nothing is done: the call may be made again as if never made."""
+    answer = Answer(200) if any(fault.kind is FaultKind.STATUS for fault in met) else right()
+    for fault in met:
+        answer = _spoilt(answer, fault, has_token=has_token, is_file=is_file)
+    return answer
+
+
+def _spoilt(answer: Answer, fault: Fault, *, has_token: bool, is_file: bool) -> Answer:
     """What a fault makes of a right answer."""
     match fault.kind:
         case FaultKind.TRUNCATE:

@@ -1,0 +1,77 @@
+"""The real registry of the docker project, where it is installed (Debian's `docker-registry`), on a free port."""
+
+import json
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+USER, PASSWORD = "tester", "secret"
+_HTPASSWD = f"{USER}:$2b$04$kzIDRkFtFon6LPkrOAu.VOOXusVpzXeJC/woA6lb8kkBIQMkuOIeW\n"
+READY_S = 20
+
+
+def docker_registry_program() -> str | None:
+    """Where it is; None when it is not installed."""
+    return shutil.which("docker-registry")
+
+
+@contextmanager
+def serving_docker_registry(root: Path, *, with_password: bool = False) -> Iterator[str]:
+    """Runs it over `root` until the block ends; yields `http://127.0.0.1:port`. Its log is `root/log`."""
+    program = docker_registry_program()
+    if program is None:
+        raise FileNotFoundError("`docker-registry` is not on the PATH; Debian has it as a package of that name")
+    root.mkdir(parents=True, exist_ok=True)
+    port = _free_port()
+    (root / "htpasswd").write_text(_HTPASSWD)
+    config = root / "config.yml"
+    config.write_text(json.dumps(_config(root, port, with_password=with_password)))
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
+        try:
+            _wait_until_ready(f"http://127.0.0.1:{port}/v2/", process)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _config(root: Path, port: int, *, with_password: bool) -> dict[str, object]:
+    config: dict[str, object] = {
+        "version": 0.1,
+        "log": {"level": "warn", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(root / "data")}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    if with_password:
+        config["auth"] = {"htpasswd": {"realm": "stand-in", "path": str(root / "htpasswd")}}
+    return config
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until:
+        try:
+            urllib.request.urlopen(url, timeout=1).close()
+            return
+        except urllib.error.HTTPError as answered:
+            answered.close()
+            return
+        except OSError:
+            if process.poll() is not None:
+                break
+            time.sleep(0.02)
+    raise TimeoutError(f"`docker-registry` does not answer at {url}; its log is beside its data")
