@@ -1,3 +1,61 @@
-"""The Python client of SIE, blocking and awaiting."""
+"""The Python client of SIE, blocking and awaiting.
 
-__version__ = "0.3.1"
+from sie_sdk import SIEClient
+
+with SIEClient("http://localhost:8080") as client:
+    vector = client.encode("BAAI/bge-m3", {"text": "hello world"})["dense"]
+"""
+
+from sie_sdk._version import __version__
+from sie_sdk.client import SIEAsyncClient, SIEClient
+from sie_sdk.encoding import (
+    SparseVector,
+    dense_embedding,
+    multivector_embedding,
+    normalize_sparse_vector,
+    sparse_embedding,
+    sparse_embedding_dict,
+)
+from sie_sdk.exceptions import (
+    GatedModelError,
+    LoraLoadingError,
+    ModelLoadFailedError,
+    ModelLoadingError,
+    PoolError,
+    ProvisioningError,
+    RequestError,
+    ResourceExhaustedError,
+    ServerError,
+    SIEConnectionError,
+    SIEError,
+)
+from sie_sdk.types import EncodeResult, Item, ModelInfo, PoolSpec, SparseResult, TimingInfo
+
+__all__ = [
+    "EncodeResult",
+    "GatedModelError",
+    "Item",
+    "LoraLoadingError",
+    "ModelInfo",
+    "ModelLoadFailedError",
+    "ModelLoadingError",
+    "PoolError",
+    "PoolSpec",
+    "ProvisioningError",
+    "RequestError",
+    "ResourceExhaustedError",
+    "SIEAsyncClient",
+    "SIEClient",
+    "SIEConnectionError",
+    "SIEError",
+    "ServerError",
+    "SparseResult",
+    "SparseVector",
+    "TimingInfo",
+    "__version__",
+    "dense_embedding",
+    "multivector_embedding",
+    "normalize_sparse_vector",
+    "sparse_embedding",
+    "sparse_embedding_dict",
+]

@@ -1,0 +1,163 @@
+"""The blocking client. Generated from `async_.py` by `tools/unasync.py`: edit that one."""
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self, overload
+
+from sie_sdk import _flows, _inputs
+from sie_sdk._drivers import BlockingDriver
+from sie_sdk._verdicts import Patience
+from sie_sdk.types import EncodeResult, Item, ModelInfo, OutputDType, OutputType, PoolSpec
+
+PROVISION_TIMEOUT_S = 900.0
+
+
+class SIEClient:
+    """A client of an SIE worker or gateway.
+
+    Calls wait, by default, for what passes: no worker yet, a model still loading, a server restarting.
+    `HTTP_PROXY` and its like are honoured, though not for `localhost`; https is checked against the
+    operating system's trust store. One client may be used by many threads at once.
+
+    Args:
+        base_url: of the worker or the gateway, `http://localhost:8080`.
+        timeout_s: the longest silence of one try.
+        api_key: sent as a bearer token.
+        gpu: the machine profile that calls go to, `l4`, or `pool/l4`; None for any.
+        options: sent with every call; a call's own come before them, key by key.
+        pool: `{"name": …}` of a pool that exists; `gpu="pool/profile"` says the same.
+
+    Raises:
+        ValueError: an argument that cannot be used, with what is wanted.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        timeout_s: float = 30.0,
+        api_key: str | None = None,
+        gpu: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        pool: PoolSpec | None = None,
+    ) -> None:
+        self._caller = _inputs.caller(
+            base_url, timeout_s=timeout_s, api_key=api_key, gpu=gpu, options=options, pool=pool
+        )
+        self._driver = BlockingDriver(
+            self._caller.base_url,
+        )
+
+    @property
+    def base_url(self) -> str:
+        """As it was given, without a slash at its end."""
+        return self._caller.base_url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections. Calls after this fail."""
+        self._driver.close()
+
+    @overload
+    def encode(
+        self,
+        model: str,
+        items: Item,
+        *,
+        output_types: Sequence[OutputType] | None = None,
+        instruction: str | None = None,
+        output_dtype: OutputDType | None = None,
+        is_query: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+        max_oom_retries: int = 3,
+    ) -> EncodeResult: ...
+
+    @overload
+    def encode(
+        self,
+        model: str,
+        items: Sequence[Item],
+        *,
+        output_types: Sequence[OutputType] | None = None,
+        instruction: str | None = None,
+        output_dtype: OutputDType | None = None,
+        is_query: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+        max_oom_retries: int = 3,
+    ) -> list[EncodeResult]: ...
+
+    def encode(
+        self,
+        model: str,
+        items: Item | Sequence[Item],
+        *,
+        output_types: Sequence[OutputType] | None = None,
+        instruction: str | None = None,
+        output_dtype: OutputDType | None = None,
+        is_query: bool | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+        max_oom_retries: int = 3,
+    ) -> EncodeResult | list[EncodeResult]:
+        """Dense, sparse or multivector outputs of one item or of a list.
+
+        Args:
+            model: `org/name`; `bundle:/org/name` for one bundle's.
+            items: `{"text": "…"}`, or a list of such; results come in the same order.
+            output_types: which outputs; None for `["dense"]`.
+            instruction: put before each text, for models that take one.
+            output_dtype: of dense and multivector; None for float32.
+            is_query: whether the items are queries, for models that tell queries from documents.
+            options: for the model; `{"profile": …}` picks a variant.
+            gpu: as in the constructor, for this call.
+            wait_for_capacity: wait for a worker, and for a server that does not answer; False raises at once.
+            provision_timeout_s: the call's whole time, waits and tries together; None for 900.
+            max_oom_retries: how often to try again what the worker had no memory for.
+
+        Returns:
+            For each item a dict with the outputs asked for, as numpy arrays; in a list, an item that
+            failed by itself has `error` in their place.
+
+        Raises:
+            RequestError: 4xx: the model does not exist, or does not take this.
+            ServerError: 5xx, and its subclasses for a model that cannot be loaded and for memory.
+            ProvisioningError: no worker could serve the call in time.
+            ModelLoadingError, LoraLoadingError: it was still being loaded when the time was over.
+            SIEConnectionError: nobody answered.
+            TypeError, ValueError: an argument that cannot be sent.
+        """
+        call = _inputs.EncodeCall(model, items, output_types, instruction, output_dtype, is_query, options, gpu)
+        budget_s = PROVISION_TIMEOUT_S if provision_timeout_s is None else provision_timeout_s
+        patience = Patience(wait_for_capacity, budget_s, max_oom_retries)
+        return self._driver.run(_flows.encode(self._caller, call, patience, started_s=self._driver.now_s()))
+
+    def list_models(self) -> list[ModelInfo]:
+        """Every model that the server would serve, loaded or not.
+
+        Raises:
+            SIEError: as `encode`; nothing is tried twice.
+        """
+        return self._driver.run(_flows.list_models(self._caller, started_s=self._driver.now_s()))
+
+    def get_model(self, model: str) -> ModelInfo:
+        """One model.
+
+        Raises:
+            RequestError: 404 for an id that is not known; the message names the nearest.
+        """
+        return self._driver.run(_flows.get_model(self._caller, model, started_s=self._driver.now_s()))
