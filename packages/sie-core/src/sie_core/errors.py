@@ -53,6 +53,11 @@ KINDS: Final[Mapping[str, ErrorKind]] = {
         _kind(
             "MODEL_LOAD_FAILED", 502, "The model cannot be loaded; the message says why and whether a person must act."
         ),
+        _kind(
+            "GPU_NOT_CONFIGURED",
+            503,
+            "No pool of this cluster has the machine profile asked for; waiting does not help.",
+        ),
         _kind("WORKER_LOST", 503, "The worker went away before it answered.", retry_after_s=1, passes=True),
         _kind("MODEL_NOT_LOADED", 503, "The model is being unloaded.", retry_after_s=5, passes=True),
         _kind("MODEL_LOADING", 503, "The model is being loaded.", retry_after_s=5, passes=True),

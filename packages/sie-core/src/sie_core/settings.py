@@ -34,6 +34,7 @@ NAMES: Final[Mapping[str, str]] = {
     "SIE_AUTH_MODE": _ALL,
     "SIE_AUTH_TOKEN": _ALL,
     "SIE_AUTH_TOKENS": _ALL,
+    "SIE_AUTH_EXEMPT_OPERATIONAL": f"{_SERVER}, {_GATEWAY}",
     "SIE_ADMIN_TOKEN": f"{_GATEWAY}, {_CONFIG}",
     "SIE_MAX_BODY_BYTES": f"{_SERVER}, {_GATEWAY}",
     "SIE_CONFIG_SERVICE_URL": f"{_SERVER}, {_GATEWAY}",

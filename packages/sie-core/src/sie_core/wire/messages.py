@@ -111,7 +111,7 @@ class ModelDims(Struct, omit_defaults=True):
     multivector: int | None = None
 
 
-class ModelEntry(Struct, omit_defaults=True):
+class ModelEntry(Struct):
     """One model of `GET /v1/models`, read by SIE clients (`models`) and by OpenAI clients (`data`) alike.
 
     Attributes:
