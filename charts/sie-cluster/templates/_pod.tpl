@@ -101,7 +101,7 @@ Takes (list chartEnv extraEnv), both lists of Kubernetes' own form.
 
 {{/* Variables that all three programs read. */}}
 {{- define "sie.sharedEnv" -}}
-- {name: SIE_LOG_LEVEL, value: {{ .Values.logging.level | quote }}}
+- {name: SIE_LOG_LEVEL, value: {{ .Values.logging.level | lower | quote }}}
 - {name: SIE_LOG_JSON, value: {{ .Values.logging.json | toString | quote }}}
 - {name: SIE_AUTH_MODE, value: {{ .Values.gateway.auth.mode | quote }}}
 {{- if ne .Values.gateway.auth.mode "none" }}

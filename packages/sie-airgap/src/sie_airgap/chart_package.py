@@ -1,0 +1,144 @@
+"""A chart's folder as one `.tgz` whose digest is the same each time.
+
+`helm package` stamps the time and compresses by whatever zlib it was built with, so the same chart has
+another digest on each run. Here members are sorted, owners and times are zero, and the gzip stream is written
+in stored blocks: a chart is a hundred kilobytes, and the bytes then depend on no library's version.
+"""
+
+import io
+import re
+import struct
+import tarfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+
+from sie_airgap.failures import Incomplete, Misused
+
+MEDIA_TYPE = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
+
+_GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF))
+"""Deflate, no flags, no time, no extra flags, operating system unknown."""
+_STORED_BLOCK = 0xFFFF
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+
+
+@dataclass(frozen=True)
+class ChartName:
+    """What a chart calls itself in Chart.yaml."""
+
+    name: str
+    version: str
+
+    @property
+    def file(self) -> str:
+        """`sie-cluster-0.3.1.tgz`"""
+        return f"{self.name}-{self.version}.tgz"
+
+
+def identify(chart: Path) -> ChartName:
+    """The name and version of a chart: a folder or a `.tgz`.
+
+    Raises:
+        Incomplete: there is no Chart.yaml.
+        Misused: Chart.yaml names nothing that can be a chart.
+    """
+    return _named(_chart_yaml(chart), chart)
+
+
+def pack(chart_dir: Path) -> bytes:
+    """The packaged chart, less what its .helmignore leaves out.
+
+    Raises:
+        Incomplete: `chart_dir` is not a chart's folder, or charts it depends on are not in its charts/.
+    """
+    name = identify(chart_dir)
+    _refuse_missing_dependencies(chart_dir)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for path in _files(chart_dir):
+            data = path.read_bytes()
+            member = tarfile.TarInfo(f"{name.name}/{path.relative_to(chart_dir).as_posix()}")
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
+    return _gzipped(packed.getvalue())
+
+
+def _chart_yaml(chart: Path) -> bytes:
+    if chart.is_dir():
+        file = chart / "Chart.yaml"
+        if file.is_file():
+            return file.read_bytes()
+    elif chart.is_file():
+        with tarfile.open(chart) as tar:
+            for member in tar:
+                found = tar.extractfile(member) if re.fullmatch(r"[^/]+/Chart\.yaml", member.name) else None
+                if found is not None:
+                    return found.read()
+    raise Incomplete(f"`{chart}` is not a chart: it has no Chart.yaml")
+
+
+def _named(text: bytes, chart: Path) -> ChartName:
+    told = yaml.safe_load(text)
+    name, version = (told.get("name"), told.get("version")) if isinstance(told, dict) else (None, None)
+    if not isinstance(name, str) or not isinstance(version, str) or not _NAME.fullmatch(name):
+        raise Misused(f"`{chart}`: Chart.yaml has name `{name}` and version `{version}`, want two strings")
+    return ChartName(name=name, version=version)
+
+
+def _refuse_missing_dependencies(chart_dir: Path) -> None:
+    told = yaml.safe_load((chart_dir / "Chart.yaml").read_bytes())
+    present = [path.name for path in (chart_dir / "charts").iterdir()] if (chart_dir / "charts").is_dir() else []
+    for wanted in told.get("dependencies") or []:
+        if not any(name == wanted["name"] or name.startswith(f"{wanted['name']}-") for name in present):
+            raise Incomplete(
+                f"`{chart_dir}` depends on the chart `{wanted['name']}`, which is not in its charts/",
+                hint=f"`helm dependency build {chart_dir}` on the connected side",
+            )
+
+
+def _files(chart_dir: Path) -> Iterator[Path]:
+    """The files of the chart, sorted by their path in it."""
+    ignore = chart_dir / ".helmignore"
+    rules = _rules(ignore.read_text(encoding="utf-8")) if ignore.is_file() else []
+    for path in sorted(chart_dir.rglob("*"), key=lambda path: path.relative_to(chart_dir).as_posix()):
+        if path.is_file() and not _is_ignored(path.relative_to(chart_dir), rules):
+            yield path
+
+
+def _rules(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines())
+    rules = [line for line in lines if line and not line.startswith("#")]
+    for rule in rules:
+        if rule.startswith("!") or "**" in rule:
+            raise Misused(f".helmignore: `{rule}` is not understood", hint="name what to leave out, one glob a line")
+    return rules
+
+
+def _is_ignored(path: Path, rules: Sequence[str]) -> bool:
+    """Whether a rule matches the file or a folder above it; a rule ending in `/` is for folders alone."""
+    for depth in range(1, len(path.parts) + 1):
+        is_folder = depth < len(path.parts)
+        whole, last = "/".join(path.parts[:depth]), path.parts[depth - 1]
+        for rule in rules:
+            if rule.endswith("/") and not is_folder:
+                continue
+            glob = rule.rstrip("/")
+            if fnmatchcase(whole if "/" in glob else last, glob.removeprefix("/")):
+                return True
+    return False
+
+
+def _gzipped(data: bytes) -> bytes:
+    parts = [_GZIP_HEADER]
+    starts = range(0, len(data), _STORED_BLOCK)
+    for start in starts:
+        block = data[start : start + _STORED_BLOCK]
+        is_last = start + _STORED_BLOCK >= len(data)
+        parts.append(struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF) + block)
+    parts.append(struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF))
+    return b"".join(parts)

@@ -1,0 +1,116 @@
+"""What a chart renders to, by the helm program itself.
+
+`template` runs `helm template` with an operator's values files and gives the objects. Nothing here knows
+our chart: charts that others wrote are rendered the same way. Helm is the operator's own, found on the PATH
+or given by path; it is asked for nothing that needs a network.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from sie_airgap.failures import Failure, Incomplete, Misused
+
+Object = dict[str, Any]
+
+TIMEOUT_S = 120
+
+
+class Refused(Misused):
+    """Helm does not render the chart with these values; the message is helm's own."""
+
+
+def find(given: Path | None = None) -> Path:
+    """The helm program: the one given, else the one on the PATH.
+
+    Raises:
+        Incomplete: there is none.
+    """
+    found = shutil.which(str(given) if given is not None else "helm")
+    if found is None:
+        where = f"`{given}` is not a program" if given is not None else "`helm` is not on the PATH"
+        raise Incomplete(
+            f"the chart cannot be rendered: {where}", hint="install Helm 3.19 or newer, or name it with `--helm PATH`"
+        )
+    return Path(found)
+
+
+def template(
+    helm: Path,
+    chart: Path,
+    *,
+    release: str,
+    namespace: str,
+    values: Sequence[Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+) -> list[Object]:
+    """The objects that `helm install` would create, hooks included, in helm's order.
+
+    Args:
+        chart: a folder or a `.tgz`.
+        values: files, the later over the earlier.
+        overrides: values over all files.
+
+    Raises:
+        Refused: the chart's schema or a template refuses the values, or the chart is broken.
+        Incomplete: the chart or a values file is not there.
+    """
+    for path in (chart, *values):
+        if not path.exists():
+            raise Incomplete(f"`{path}` is not there")
+    command = [str(helm), "template", release, str(chart), "--namespace", namespace]
+    for file in values:
+        command += ["--values", str(file)]
+    if overrides is not None:
+        command += ["--values", "-"]
+    text = _run(command, stdin=msgspec.json.encode(overrides or {}), what=f"`{chart}`")
+    return parse(text)
+
+
+def default_values(helm: Path, chart: Path) -> Object:
+    """The chart's own values.yaml."""
+    text = _run([str(helm), "show", "values", str(chart)], stdin=b"", what=f"`{chart}`")
+    return _loaded(text)[0] or {}
+
+
+def parse(text: str) -> list[Object]:
+    """The objects of a stream of YAML documents; empty ones are left out and a `List` is unfolded.
+
+    Raises:
+        Refused: the text is not YAML, or a document is not a Kubernetes object.
+    """
+    objects: list[Object] = []
+    for document in _loaded(text):
+        if document is None:
+            continue
+        if not isinstance(document, dict) or "kind" not in document:
+            raise Refused(f"what was rendered is not a Kubernetes object: `{str(document)[:80]}`")
+        objects += document.get("items") or [] if document["kind"] == "List" else [document]
+    return objects
+
+
+def _loaded(text: str) -> list[Any]:
+    try:
+        return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
+    except yaml.YAMLError as error:
+        raise Refused(f"what was rendered is not YAML: {error}") from error
+
+
+def _run(command: Sequence[str], *, stdin: bytes, what: str) -> str:
+    try:
+        ended = subprocess.run(command, input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False)
+    except OSError as error:
+        raise Incomplete(
+            f"`{command[0]}` cannot be started: {error.strerror}", hint="name another helm with `--helm PATH`"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise Failure(f"helm did not render {what} within {TIMEOUT_S} s") from error
+    if ended.returncode != 0:
+        said = ended.stderr.decode("utf-8", "replace").replace("Use --debug flag to render out invalid YAML", "")
+        raise Refused(f"helm does not render {what}\n{said.strip()}", hint=f"`helm show values {what.strip('`')}`")
+    return ended.stdout.decode("utf-8")
