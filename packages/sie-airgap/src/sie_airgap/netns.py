@@ -19,7 +19,10 @@ from pathlib import Path
 from typing import IO
 
 TOOLS = ("unshare", "nsenter", "setpriv", "chroot", "mount", "ip", "nft")
-COUNTERS = ("att_dns", "att_tcp", "att_other")
+BRIDGE = "sie0"
+ATTEMPTS = "att"
+CONTROL = "ctl"
+KINDS = ("dns", "tcp", "other")
 ROOTS = "/mnt"
 """Where a pod's own mount namespace holds the roots of its containers; outside it stays what it was."""
 
@@ -56,9 +59,6 @@ class Attempts:
     def __add__(self, more: "Attempts") -> "Attempts":
         return Attempts(self.dns + more.dns, self.tcp + more.tcp, self.other + more.other)
 
-    def __sub__(self, less: "Attempts") -> "Attempts":
-        return Attempts(self.dns - less.dns, self.tcp - less.tcp, self.other - less.other)
-
 
 def missing_tools(tools: Iterable[str] = TOOLS) -> list[str]:
     """Those of the tools that are not on the system's PATH."""
@@ -78,7 +78,7 @@ def ruleset(allowed: Sequence[str]) -> str:
     elements = f"elements = {{ {', '.join(sorted(set(allowed)))} }}; " if allowed else ""
     return (
         "table inet egress {\n"
-        + "".join(f"  counter {name} {{}}\n" for name in COUNTERS)
+        + "".join(f"  counter {ATTEMPTS}_{kind} {{}}\n" for kind in KINDS)
         + f"  set allow {{ type ipv4_addr; {elements}}}\n"
         "  set seen { type inet_proto . ipv4_addr . inet_service; size 1024; flags dynamic; }\n"
         "  chain output {\n"
@@ -100,7 +100,6 @@ class Namespace:
     def __init__(self, name: str, pid: int | None = None) -> None:
         self.name = name
         self.pid = pid
-        self.control = Attempts()
 
     def enter(self, *, mount: bool = False) -> list[str]:
         """The words before a command that run it inside."""
@@ -127,16 +126,31 @@ class Namespace:
             self.run(["ip", "-6", "route", "add", "default", "dev", "lo", "src", address6])
 
     def start_counting(self, allowed: Sequence[str]) -> None:
-        """Load the ruleset and make one control attempt over TCP and one over DNS.
+        """Load the ruleset, make one control attempt over TCP and one over DNS, and begin again at 0.
+
+        What the control attempts were counted as is kept in counters of its own, so that whoever reads the
+        count later, in another process, can show that it counts.
 
         Raises:
             NamespaceError: nft is refused, or the control attempts are not counted.
         """
         self.run(["nft", "-f", "-"], given=ruleset(allowed))
         subprocess.run([*self.enter(), sys.executable, "-I", "-c", _CONTROL], check=False)
-        self.control = self._count()
-        if self.control.tcp == 0 or self.control.dns == 0:
-            raise NamespaceError(f"the counter in {self.name} did not count the control attempts: {self.control}")
+        seen = self._count(ATTEMPTS)
+        if seen.tcp == 0 or seen.dns == 0:
+            raise NamespaceError(f"the counter in {self.name} did not count the control attempts: {seen}")
+        kept = "".join(
+            f"add counter inet egress {CONTROL}_{kind} {{ packets {packets} bytes 0 }}\n"
+            for kind, packets in zip(KINDS, (seen.dns, seen.tcp, seen.other), strict=True)
+        )
+        self.run(["nft", "-f", "-"], given="reset counters table inet egress\nflush set inet egress seen\n" + kept)
+
+    def is_counting(self) -> bool:
+        """Whether `start_counting` has been done here, by this process or another."""
+        try:
+            return self.control().total > 0
+        except (NamespaceError, KeyError):
+            return False
 
     def allow(self, addresses: Sequence[str]) -> None:
         """Add to what may be reached."""
@@ -144,19 +158,22 @@ class Namespace:
 
     def attempts(self) -> Attempts:
         """What was counted since the control attempts."""
-        return self._count() - self.control
+        return self._count(ATTEMPTS)
+
+    def control(self) -> Attempts:
+        """What the control attempts were counted as."""
+        return self._count(CONTROL)
 
     def destinations(self) -> list[str]:
-        """Where the attempts were going, the control's own left out."""
+        """Where attempts over IPv4 were going."""
         listed = json.loads(self.run(["nft", "-j", "list", "set", "inet", "egress", "seen"]))
-        return sorted(each for each in _destinations(listed) if "203.0.113.7" not in each)
+        return sorted(_destinations(listed))
 
-    def _count(self) -> Attempts:
+    def _count(self, prefix: str) -> Attempts:
         listed = json.loads(self.run(["nft", "-j", "list", "counters", "table", "inet", "egress"]))
-        packets = {
-            each["counter"]["name"]: each["counter"]["packets"] for each in listed["nftables"] if "counter" in each
-        }
-        return Attempts(dns=packets["att_dns"], tcp=packets["att_tcp"], other=packets["att_other"])
+        counters = [each["counter"] for each in listed["nftables"] if "counter" in each]
+        packets = {counter["name"]: counter["packets"] for counter in counters}
+        return Attempts(*(packets[f"{prefix}_{kind}"] for kind in KINDS))
 
 
 class PodNamespace(Namespace):
@@ -218,6 +235,27 @@ class Bridge:
     name: str
     address: str
     prefix_bits: int
+
+
+def make_far_side(address: str, prefix_bits: int) -> Bridge:
+    """Turn the caller's own, empty network namespace into a far side: a bridge at `address`, and the count.
+
+    Raises:
+        NamespaceError: the namespace has interfaces already; rules that refuse everything do not belong there.
+    """
+    here = Namespace("the far side")
+    links = [link["ifname"] for link in json.loads(here.run(["ip", "-j", "link", "show"]))]
+    if links != ["lo"]:
+        raise NamespaceError(f"this network namespace is in use: it has {', '.join(links)}, want `lo` alone")
+    bridge = Bridge(name=BRIDGE, address=address, prefix_bits=prefix_bits)
+    # Without these two, bringing the bridge up sends packets of its own that would be counted.
+    here.run(["ip", "link", "add", bridge.name, "type", "bridge", "mcast_snooping", "0"])
+    here.run(["ip", "link", "set", bridge.name, "addrgenmode", "none"])
+    here.run(["ip", "addr", "add", f"{address}/{prefix_bits}", "dev", bridge.name])
+    here.run(["ip", "link", "set", bridge.name, "up"])
+    here.route_into_itself(address, "fd77::" + address.rpartition(".")[2])
+    here.start_counting([address])
+    return bridge
 
 
 def find_bridge(address: str) -> Bridge:

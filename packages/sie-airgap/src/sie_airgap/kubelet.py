@@ -1,8 +1,9 @@
-"""The far side on one machine: the rendered chart's pods, each in namespaces of its own, and what tried to leave.
+"""The part of a kubelet, played honestly for the handful of pods of our chart, on one machine.
 
-`Rehearsal` plays the kubelet for the handful of pods of our chart: init containers to their end, then the
-containers, started with exactly the command, environment, volumes and probes that were rendered. Pods are
-plugged into the bridge on which the bucket answers and into nothing else. It judges nothing: `prove` does.
+Init containers run to their end first, then the containers, started with exactly the command, environment,
+volumes and probes that were rendered, each pod in a network and a mount namespace of its own. Pods are
+plugged into the bridge on which the bucket answers and into nothing else. What a pod asks for and does not
+get is in `Cluster.not_honoured`; who calls the pods and what that shows is `rehearse`'s.
 """
 
 import http.client
@@ -92,8 +93,8 @@ class Count:
     destinations: tuple[str, ...]
 
 
-class Rehearsal:
-    """The pods of one rendered chart, until the block is left.
+class Kubelet:
+    """Runs the pods of one rendered chart until the block is left.
 
     Args:
         cluster: from `read_cluster`.
@@ -124,7 +125,7 @@ class Rehearsal:
         self._running: dict[str, _Running] = {}
         self._stack = ExitStack()
 
-    def __enter__(self) -> "Rehearsal":
+    def __enter__(self) -> "Kubelet":
         self._logs = Path(self._stack.enter_context(TemporaryDirectory(prefix="sie-rehearse-")))
         if self._counted:
             self._here.allow(self._allowed)
@@ -181,18 +182,22 @@ class Rehearsal:
         for container in pod.containers:
             self._start(pod, container)
 
-    def wait_ready(self, pod: Pod) -> None:
+    def wait_ready(self, pod: Pod, *, timeout_s: float) -> None:
         """Run the startup and then the readiness probe of each container until they answer.
 
-        A probe is asked more often than a kubelet would, within the time that the kubelet would give it.
+        A probe is asked more often than a kubelet would. A startup probe has the time that its own manifest
+        gives it, a readiness probe `timeout_s`: a kubelet would wait for that one for ever.
 
         Raises:
             NotReady: the container ended, or the probe's time is over; the message has its last lines.
         """
         for container in pod.containers:
-            for probe in (container.startup, container.readiness):
-                if probe is not None:
-                    self._wait_for(pod, container, probe)
+            if container.startup is not None:
+                startup = container.startup
+                budget_s = startup.initial_delay_s + startup.period_s * startup.failures
+                self._wait_for(pod, container, startup, timeout_s=budget_s)
+            if container.readiness is not None:
+                self._wait_for(pod, container, container.readiness, timeout_s=timeout_s)
 
     def run_client(self, argv: Sequence[str], *, env: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
         """Run a program in the client pod to its end: its exit code and what it printed."""
@@ -232,7 +237,7 @@ class Rehearsal:
             Count(
                 name=each.name,
                 attempts=each.attempts(),
-                control=each.control,
+                control=each.control(),
                 destinations=tuple(each.destinations()),
             )
             for each in spaces
@@ -263,9 +268,9 @@ class Rehearsal:
     def _log_path(self, pod: str, container: str) -> Path:
         return self._logs / f"{pod}.{container}.log"
 
-    def _wait_for(self, pod: Pod, container: Container, probe: Probe) -> None:
+    def _wait_for(self, pod: Pod, container: Container, probe: Probe, *, timeout_s: float) -> None:
         process = self._running[pod.name].processes[container.name]
-        until = time.monotonic() + probe.initial_delay_s + probe.period_s * probe.failures
+        until = time.monotonic() + timeout_s
         what = f"container `{container.name}` of {pod.workload}"
         while not _answers(self._addresses[pod.name], probe):
             said = _tail(self.log(pod.name, container.name))
