@@ -18,8 +18,8 @@ from sie_sdk._steps import Flow, Lost, Reply, Send, Sleep, Woken
 
 T = TypeVar("T")
 
-KEPT_FOR_S = 4.0
-"""How long an idle connection is kept: less than the 5 s after which servers of ours close it, so that no
+KEPT_FOR_S = 30.0
+"""How long an idle connection is kept: well under the 75 s after which servers of ours close it, so that no
 call is sent into a connection that is being closed."""
 
 MAX_CONNECTIONS = 100
