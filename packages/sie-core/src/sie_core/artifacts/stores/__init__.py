@@ -1,0 +1,1 @@
+"""The places files live in; `open.open_store` picks one by its URL."""

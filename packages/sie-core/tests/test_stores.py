@@ -1,0 +1,247 @@
+"""Every store passes one suite; each says what went wrong in the same few words."""
+
+import io
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from sie_core.artifacts.digest import digest_of
+from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
+from sie_core.artifacts.store import Store
+from sie_core.artifacts.stores.local import LocalStore
+from sie_core.artifacts.stores.memory import MemoryStore
+from sie_core.artifacts.stores.open import open_store
+from sie_core.artifacts.stores.s3 import PART_BYTES, S3Store, part_size_bytes
+from sie_core.artifacts.stores.streams import Body
+from sie_testing import seaweed
+from sie_testing.seaweed import Seaweed
+from sie_testing.store_suite import StoreSuite, blob, get, put
+from sie_testing.tcp_faults import FaultyProxy, TcpFault, proxy
+
+BUCKET = "models-private"
+LEAST_PART_BYTES = 5 << 20
+_prefixes = count()
+
+
+def in_parts(endpoint: str) -> Store:
+    """A bucket that takes files over 5 MiB in parts."""
+    return S3Store(BUCKET, f"run-{next(_prefixes)}", endpoint=endpoint, part_bytes=LEAST_PART_BYTES)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    with seaweed.running(tmp_path_factory.mktemp("seaweed")) as running:
+        running.make_bucket(BUCKET)
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.SECRET_KEY)
+
+
+@pytest.fixture
+def between(server: Seaweed) -> Iterator[FaultyProxy]:
+    with proxy(server.endpoint) as running:
+        yield running
+
+
+@pytest.fixture
+def shaky(between: FaultyProxy) -> Store:
+    """A bucket behind the proxy."""
+    return in_parts(between.endpoint)
+
+
+class TestMemory(StoreSuite):
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+class TestFolder(StoreSuite):
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Store:
+        return open_store((tmp_path / "not there yet").as_uri())
+
+
+class TestBucket(StoreSuite):
+    large_bytes = 2 * LEAST_PART_BYTES + 1
+
+    @pytest.fixture
+    def store(self, server: Seaweed) -> Store:
+        return in_parts(server.endpoint)
+
+
+def test_a_folder_that_may_not_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(NotThere, match="file/below"):
+        put(LocalStore(tmp_path / "file" / "below"), "x", b"1")
+
+
+def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(TrustError):
+        LocalStore(tmp_path).put("x", io.BytesIO(b"1"), size_bytes=1, digest=digest_of(b"2"))
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("s4://models/weights", "did you mean `s3://models/weights`"),
+        ("gcs://models/weights", "did you mean `gs://models/weights`"),
+        ("S3:/models", "no scheme"),
+        ("/mnt/models", "no scheme"),
+        ("flie:///mnt", "did you mean `file:///mnt`"),
+        ("http://models", "want one of s3://, gs://, file://"),
+        ("s3://", "names no bucket"),
+        ("s3:///weights", "names no bucket"),
+        ("s3://Models_Private/", "cannot be a bucket's name"),
+        ("s3://models?x=1", "nothing after it"),
+        ("file://mnt/models", "three slashes"),
+        ("s3://models/a//b", "not a relative path"),
+    ],
+)
+def test_a_url_with_a_typo_is_refused_with_what_was_meant(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says.replace("?", r"\?")):
+        open_store(url)
+
+
+def test_a_missing_bucket_is_told_from_a_missing_file(server: Seaweed) -> None:
+    absent = open_store("s3://models-privat/", endpoint=server.endpoint)
+
+    for attempt in (lambda: absent.stat("x"), lambda: absent.open("x"), lambda: absent.list("")):
+        with pytest.raises(NotThere, match="the bucket `models-privat` does not exist") as caught:
+            attempt()
+        assert "there is `models-private`" in (caught.value.hint or "")
+
+
+def test_a_key_the_server_does_not_know_is_named(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "someone-else")
+    store = open_store(f"s3://{BUCKET}/", endpoint=server.endpoint)
+
+    with pytest.raises(NoPermission, match=r"403 .* as `someone-else`"):
+        list(store.list(""))
+    with pytest.raises(NoPermission, match=r"403 .* as `someone-else`"):
+        store.stat("x")
+
+
+def test_a_wrong_secret_is_no_permission_and_is_not_shown(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")
+    store = open_store(f"s3://{BUCKET}/", endpoint=server.endpoint)
+
+    with pytest.raises(NoPermission) as caught:
+        put(store, "x", b"1")
+    assert caught.value.hint == "the secret key does not belong to the access key"
+    assert "wrong-secret" not in str(caught.value)
+
+
+def test_no_credentials_are_said_without_asking_the_metadata_address(
+    server: Seaweed, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", _no_connection)
+    store = open_store(f"s3://{BUCKET}/", endpoint=server.endpoint)
+
+    with pytest.raises(NoPermission, match="there are no credentials"):
+        store.stat("x")
+
+
+def _no_connection(*_: object) -> None:
+    raise AssertionError("a connection was attempted")
+
+
+def test_nobody_listening_is_unreachable_and_passes(between: FaultyProxy) -> None:
+    between.close()
+    store = open_store(f"s3://{BUCKET}/", endpoint=between.endpoint)
+
+    with pytest.raises(Unreachable, match="does not answer") as caught:
+        store.stat("x")
+    assert caught.value.transient
+
+
+def test_a_failing_server_is_unreachable_and_passes(between: FaultyProxy, shaky: Store) -> None:
+    put(shaky, "x", b"1")
+    between.arm(TcpFault("status", status=503, times=4))
+
+    with pytest.raises(Unreachable, match="answered 503") as caught:
+        get(shaky, "x")
+    assert caught.value.transient
+
+
+def test_a_forbidden_file_is_told_from_a_failing_server(between: FaultyProxy, shaky: Store) -> None:
+    between.arm(TcpFault("status", status=403))
+
+    with pytest.raises(NoPermission) as caught:
+        shaky.open("x")
+    assert "`s3:GetObject`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["cut", "reset"])
+def test_a_connection_that_breaks_while_reading_is_unreachable(between: FaultyProxy, shaky: Store, kind: str) -> None:
+    put(shaky, "x", blob(5_000_000))
+    between.arm(TcpFault("cut" if kind == "cut" else "reset", after_bytes=100_000))
+    with shaky.open("x") as stream, pytest.raises(Unreachable):
+        stream.read()
+
+
+def test_an_interrupted_upload_sends_only_what_is_missing(between: FaultyProxy, shaky: Store) -> None:
+    size_bytes = 2 * PART_BYTES + 5
+    data = blob(size_bytes)
+    with pytest.raises(Unreachable):
+        shaky.put(
+            "model.safetensors", _Interrupted(data, 2 * PART_BYTES), size_bytes=size_bytes, digest=digest_of(data)
+        )
+    sent_before = between.asked_bytes
+
+    put(shaky, "model.safetensors", data)
+
+    assert between.asked_bytes - sent_before < LEAST_PART_BYTES
+    assert get(shaky, "model.safetensors") == data
+
+
+class _Interrupted(io.BytesIO):
+    """A source that fails after `at` bytes, as a medium that is pulled out."""
+
+    def __init__(self, data: bytes, at: int) -> None:
+        super().__init__(data)
+        self._at = at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() >= self._at:
+            raise Unreachable("the medium is gone")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("size_bytes", [1, PART_BYTES, 70 << 30, 320 << 30, 5 << 40])
+def test_a_file_has_no_more_parts_than_s3_allows(size_bytes: int) -> None:
+    assert -(-size_bytes // part_size_bytes(size_bytes)) <= 10_000
+    assert part_size_bytes(size_bytes) >= PART_BYTES
+
+
+def test_a_gateway_that_answers_a_range_with_everything_is_cut_to_the_range() -> None:
+    whole = io.BytesIO(b"0123456789")
+    body = Body(
+        whole.read,
+        whole.close,
+        translate=lambda error: Unreachable(str(error)),
+        failures=(),
+        skip_bytes=3,
+        limit_bytes=4,
+    )
+
+    assert body.read() == b"3456"
+
+
+def test_stores_name_themselves(server: Seaweed, tmp_path: Path) -> None:
+    store = open_store(f"s3://{BUCKET}/weights/", endpoint=server.endpoint)
+
+    assert isinstance(store, S3Store)
+    assert store.url == f"s3://{BUCKET}/weights/"
+    assert open_store(tmp_path.as_uri()).url == tmp_path.as_uri()
