@@ -1,0 +1,73 @@
+# Every command a developer runs; CI runs the same.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+PARITY_VENV := .venv-parity
+PARITY_READY := $(PARITY_VENV)/.ready
+PACKAGES := core sdk server gateway config airgap testing
+LOCKS := requirements/bootstrap.txt requirements/dev.txt
+SOURCES := $(foreach name,$(PACKAGES),packages/sie-$(name)/src)
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | sort | \
+	  while IFS=$$'\t' read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+.PHONY: setup
+setup: $(READY) ## the virtual environment, its dependencies by hash, and the system's tools where this is root
+	@tools/setup.sh system
+
+$(READY): $(LOCKS) tools/setup.sh $(wildcard packages/*/pyproject.toml)
+	@tools/setup.sh environment $(VENV) $(LOCKS) -- $(PACKAGES)
+	@touch $@
+
+.PHONY: demo
+demo: setup ## the guide's five steps on this machine, the last three without a network: real weights, bucket, Helm
+	@$(BIN)/python -m sie_testing.demo $(ARGS)
+
+.PHONY: test
+test: setup ## the tests
+	@$(BIN)/python -m sie_testing.parts all > /dev/null
+	@$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: setup ## format, lint, types, import contracts, generated files, the wheels alone
+	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && echo "ruff: clean"
+	@$(BIN)/mypy $(SOURCES) tools bench
+	@$(BIN)/lint-imports
+	@$(BIN)/python tools/unasync.py --check
+	@$(BIN)/python tools/schema.py --check
+	@$(BIN)/python tools/reference.py --check
+
+.PHONY: fix
+fix: setup ## format, and write the generated files anew
+	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
+	@$(BIN)/python tools/unasync.py
+	@$(BIN)/python tools/schema.py
+	@$(BIN)/python tools/reference.py
+
+$(PARITY_READY): requirements/parity.txt $(LOCKS) tools/setup.sh
+	@tools/setup.sh parity $(PARITY_VENV) $(LOCKS) -- $(PACKAGES)
+	@touch $@
+
+.PHONY: parity
+parity: setup $(PARITY_READY) ## ours beside transformers and sentence-transformers, live
+	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
+	@$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity $(ARGS)
+
+.PHONY: bench
+bench: setup $(PARITY_READY) ## speed and memory beside the peers, as ratios of one run
+	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: lock
+lock: setup ## resolve requirements/*.in anew, with hashes
+	@tools/setup.sh lock $(BIN)
+
+.PHONY: clean
+clean: ## remove the environments and everything that was fetched or built
+	@rm -rf $(VENV) $(PARITY_VENV) .cache .demo dist build
