@@ -1,0 +1,146 @@
+"""What operators, gateways and scrapers ask: health, readiness, heartbeat, metrics, and the list of models."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sie_core.catalog.spec import ModelSpec
+from sie_core.http.serve import Drain
+from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, WorkerStatus
+from sie_server import __version__
+from sie_server.api.inference import Identity
+from sie_server.api.offer import Offer
+from sie_server.engine.engine import Engine
+from sie_server.engine.residency import Failed, Loading, Resident, State
+from sie_server.observability import (
+    LOAD_FAILURES,
+    LOAD_SECONDS,
+    MODEL_LOADED,
+    MODEL_MEMORY,
+    QUEUE_DEPTH,
+    QUEUED_TOKENS,
+    Counter,
+    Labels,
+    gauge,
+)
+
+
+def host_name() -> str:
+    """The worker's name where it was given none."""
+    return socket.gethostname()
+
+
+@dataclass(frozen=True)
+class Operations:
+    """Reads the engine; changes nothing."""
+
+    engine: Engine
+    drain: Drain
+    identity: Identity
+    device: str
+    gpu_count: int = 0
+
+    @property
+    def not_ready(self) -> str | None:
+        """Why `/readyz` says 503; None when it says 200."""
+        if self.drain.begun:
+            return "stopping"
+        residency = self.engine.residency
+        if residency.settled:
+            return None
+        states = residency.states()
+        parts = []
+        for model_id in sorted(residency.kept):
+            state = states.get(model_id)
+            if isinstance(state, Failed):
+                parts.append(f"{model_id} failed to load ({state.failure.error_class}): {state.failure.message}")
+            elif not isinstance(state, Resident):
+                parts.append(f"{model_id} is loading")
+        return "; ".join(parts)
+
+    def status(self, offer: Offer) -> WorkerStatus:
+        states = self.engine.residency.states()
+        return WorkerStatus(
+            name=self.identity.name,
+            ready=self.not_ready is None,
+            machine_profile=self.identity.machine_profile or "",
+            pool=self.identity.pool,
+            bundle=self.identity.bundle,
+            loaded=sorted(model_id for model_id, state in states.items() if isinstance(state, Resident)),
+            models=list(offer.models),
+            queued_tokens=self.engine.queued_tokens,
+            fingerprint=offer.catalog.fingerprint,
+            version=__version__,
+            device=self.device,
+            gpu_count=self.gpu_count,
+        )
+
+    def models(self, offer: Offer) -> ModelList:
+        entries = [self.entry(offer, offer.catalog.specs[model]) for model in offer.models]
+        return ModelList(models=entries, data=entries)
+
+    def entry(self, offer: Offer, spec: ModelSpec) -> ModelEntry:
+        """What is known of a model; dims and length from the snapshot once it is loaded, else from the spec."""
+        state = self.engine.residency.states().get(spec.id)
+        resident = state if isinstance(state, Resident) else None
+        dims = dict(resident.model.dims) if resident else {}
+        dense = dims.get("dense", spec.dense.dim if spec.dense is not None else None)
+        return ModelEntry(
+            name=spec.id,
+            inputs=["text"],
+            outputs=list(spec.outputs),
+            dims=ModelDims(dense=dense, sparse=dims.get("sparse"), multivector=dims.get("multivector")),
+            loaded=resident is not None,
+            state=state_name(state),
+            max_sequence_length=resident.model.max_tokens if resident else spec.max_tokens,
+            revision=resident.made.revision if resident else spec.revision,
+            verified=resident.made.verified if resident else None,
+            profiles={"default": {"is_default": True}},
+            last_error=last_error(state),
+            bundles=list(offer.catalog.bundles_of(spec.id)),
+            id=spec.id,
+        )
+
+    def metrics(self) -> str:
+        return self.engine.metrics.render(self._gauges())
+
+    def _gauges(self) -> Iterator[Counter]:
+        residents = [state for state in self.engine.residency.states().values() if isinstance(state, Resident)]
+        depth: dict[Labels, float] = {(one.spec.id,): len(one.scheduler) for one in residents}
+        yield gauge(QUEUE_DEPTH, "Items that wait for the device.", ("model",), depth)
+        queued: dict[Labels, float] = {(): self.engine.queued_tokens}
+        yield gauge(QUEUED_TOKENS, "Tokens admitted and not yet answered.", (), queued)
+        loaded: dict[Labels, float] = {(one.spec.id, self.device): 1 for one in residents}
+        yield gauge(MODEL_LOADED, "1 for each model that answers at once.", ("model", "device"), loaded)
+        memory: dict[Labels, float] = {(one.spec.id, self.device): one.model.memory_bytes for one in residents}
+        yield gauge(MODEL_MEMORY, "What a loaded model holds, about.", ("model", "device"), memory)
+        seconds: dict[Labels, float] = {(one.spec.id,): one.load_s for one in residents}
+        yield gauge(LOAD_SECONDS, "How long the last load took.", ("model",), seconds)
+        failures: dict[Labels, float] = {}
+        failures.update(self.engine.residency.failures.copy())
+        yield Counter(LOAD_FAILURES, "Loads that failed.", ("model", "error_class"), values=failures)
+
+
+def state_name(state: State | None) -> str:
+    match state:
+        case Resident():
+            return "loaded"
+        case Loading():
+            return "loading"
+        case Failed():
+            return "failed"
+        case None:
+            return "available"
+
+
+def last_error(state: State | None) -> dict[str, object] | None:
+    if not isinstance(state, Failed):
+        return None
+    failure = state.failure
+    said: dict[str, object] = {
+        "code": failure.error_class,
+        "message": failure.message,
+        "attempts": state.attempts,
+        "permanent": failure.permanent,
+    }
+    return said if failure.hint is None else {**said, "hint": failure.hint}

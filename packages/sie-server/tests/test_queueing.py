@@ -1,0 +1,201 @@
+"""The engine under load: what runs with what, who is dropped, who is turned away, what fails alone."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sie_server.engine.engine import Limits
+from sie_server.models.calls import Prepared
+from sie_testing.site import Caller, spec
+from sie_testing.tiny import TinyModel
+
+ENCODE = "/v1/encode/acme/tiny"
+ONE_STREAM = Limits(queue_tokens=10_000, batch_tokens=64, streams=1, tokenizer_threads=1)
+
+
+class Gate:
+    """Holds the device at its first batch until it is opened."""
+
+    def __init__(self) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def __call__(self, batch: Sequence[Prepared]) -> None:
+        self.reached.set()
+        assert self.opened.wait(30)
+
+    async def until_reached(self) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, self.reached.wait, 30)
+
+
+def text(words: int) -> dict[str, str]:
+    return {"text": " ".join(["word"] * words)}
+
+
+def test_calls_that_arrive_while_the_device_is_busy_run_together_by_length(sites: Any) -> None:
+    gate = Gate()
+    model = TinyModel(before_run=gate, max_tokens=64)
+    site = sites(model, limits=ONE_STREAM)
+    site.load(spec())
+
+    async def scenario() -> list[int]:
+        first = asyncio.create_task(site.posting(ENCODE, {"items": [text(1)]}))
+        await gate.until_reached()
+        others = [asyncio.create_task(site.posting(ENCODE, {"items": [text(words)]})) for words in (8, 40, 9, 8)]
+        await until(lambda: len(site.engine.residency.look(spec()).scheduler) == 4)
+        gate.opened.set()
+        return [(await task).status for task in (first, *others)]
+
+    assert site.run(scenario()) == [200] * 5
+    assert [sorted(batch) for batch in model.batches] == [[3], [10, 10, 11], [42]]
+
+
+def test_the_device_threads_are_the_only_ones_that_run_the_model(site: Any, model: TinyModel) -> None:
+    site.post(ENCODE, {"items": [text(5)] * 40})
+
+    assert model.threads <= {"device-0", "device-1"}
+    assert model.streams <= {0, 1}
+
+
+def test_a_caller_that_hung_up_is_dropped_when_its_job_is_met(sites: Any) -> None:
+    gate = Gate()
+    model = TinyModel(before_run=gate)
+    site = sites(model, limits=ONE_STREAM)
+    site.load(spec())
+
+    async def scenario() -> None:
+        first = asyncio.create_task(site.posting(ENCODE, {"items": [text(1)]}))
+        await gate.until_reached()
+        caller = Caller([{"type": "http.request", "body": b'{"items": [{"text": "a b c"}]}', "more_body": False}])
+        gone = asyncio.create_task(site.asking(caller, "POST", ENCODE, {"content-type": "application/json"}))
+        await until(lambda: len(site.engine.residency.look(spec()).scheduler) == 1)
+        caller.hung_up.set()
+        await asyncio.wait([gone])
+        assert caller.sent == []
+        gate.opened.set()
+        await first
+        await site.posting(ENCODE, {"items": [text(2)]})
+
+    site.run(scenario())
+    assert model.batches == [[3], [4]]
+    assert 'sie_jobs_dropped_total{model="acme/tiny"} 1' in site.get("/metrics").body.decode()
+    assert 'status="499"} 1' in site.get("/metrics").body.decode()
+    assert site.engine.queued_tokens == 0
+
+
+def test_a_call_whose_deadline_passes_in_the_queue_is_504_and_never_runs(sites: Any) -> None:
+    gate = Gate()
+    model = TinyModel(before_run=gate)
+    site = sites(model, limits=ONE_STREAM)
+    site.load(spec())
+
+    async def scenario() -> Any:
+        first = asyncio.create_task(site.posting(ENCODE, {"items": [text(1)]}))
+        await gate.until_reached()
+        late = await site.posting(ENCODE, {"items": [text(3)]}, {"x-sie-timeout-ms": "5"})
+        gate.opened.set()
+        await first
+        return late
+
+    late = site.run(scenario())
+    assert (late.status, late.error["code"]) == (504, "DEADLINE_EXCEEDED")
+    site.post(ENCODE, {"items": [text(2)]})
+    assert model.batches == [[3], [4]]
+
+
+def test_a_call_without_time_left_is_504_at_once(site: Any, model: TinyModel) -> None:
+    reply = site.post(ENCODE, {"items": [text(1)]}, {"x-sie-timeout-ms": "0"})
+
+    assert reply.status == 504
+    assert model.batches == []
+
+
+def test_a_full_queue_is_503_with_a_delay_and_both_numbers(sites: Any) -> None:
+    gate = Gate()
+    site = sites(TinyModel(before_run=gate), limits=Limits(20, 64, 1, 1))
+    site.load(spec())
+
+    async def scenario() -> Any:
+        first = asyncio.create_task(site.posting(ENCODE, {"items": [text(10)]}))
+        await gate.until_reached()
+        refused = await site.posting(ENCODE, {"items": [text(10)]})
+        gate.opened.set()
+        await first
+        return refused
+
+    refused = site.run(scenario())
+    assert (refused.status, refused.error["code"]) == (503, "QUEUE_FULL")
+    assert refused.headers["retry-after"] == "1"
+    assert refused.error["message"] == "12 tokens are waiting and the call adds about 14; the limit is 20"
+    assert site.engine.queued_tokens == 0
+    assert site.post(ENCODE, {"items": [text(10)]}).status == 200
+
+
+def test_a_call_larger_than_the_whole_queue_is_taken_when_nothing_waits(sites: Any) -> None:
+    site = sites(limits=Limits(20, 64, 1, 1))
+    site.load(spec())
+
+    assert site.post(ENCODE, {"items": [text(10)] * 50}).status == 200
+
+
+def test_an_item_that_breaks_the_model_fails_alone(sites: Any) -> None:
+    def refuse_long(batch: Sequence[Prepared]) -> None:
+        if any(item.tokens == 9 for item in batch):
+            raise RuntimeError("boom")
+
+    site = sites(TinyModel(before_run=refuse_long))
+    site.load(spec())
+    reply = site.post(ENCODE, {"items": [text(6), text(7), text(6)]})
+
+    assert reply.status == 200
+    assert ["dense" in item for item in reply.json["items"]] == [True, False, True]
+    assert reply.json["items"][1]["error"]["code"] == "INFERENCE_ERROR"
+
+
+def test_a_call_whose_items_all_fail_alike_fails_as_a_whole(sites: Any) -> None:
+    def out_of_memory(batch: Sequence[Prepared]) -> None:
+        raise MemoryError
+
+    site = sites(TinyModel(before_run=out_of_memory))
+    site.load(spec())
+    reply = site.post(ENCODE, {"items": [text(6), text(7)]})
+
+    assert (reply.status, reply.error["code"]) == (503, "RESOURCE_EXHAUSTED")
+    assert reply.headers["retry-after"] == "5"
+
+
+def test_a_batch_that_does_not_fit_in_memory_is_run_in_halves(sites: Any) -> None:
+    def only_two(batch: Sequence[Prepared]) -> None:
+        if len(batch) > 2:
+            raise MemoryError
+
+    model = TinyModel(before_run=only_two)
+    site = sites(model, limits=ONE_STREAM)
+    site.load(spec())
+    reply = site.post(ENCODE, {"items": [text(4)] * 8})
+
+    assert all("dense" in item for item in reply.json["items"])
+    assert all(len(batch) <= 2 for batch in model.batches)
+
+
+def test_many_calls_at_once_each_get_their_own_answer(site: Any) -> None:
+    model = TinyModel()
+    texts = [" ".join([f"w{number}"] * (number % 13 + 1)) for number in range(200)]
+
+    async def scenario() -> list[Any]:
+        return await asyncio.gather(*(site.posting(ENCODE, {"items": [{"text": one}]}) for one in texts))
+
+    for one, reply in zip(texts, site.run(scenario()), strict=True):
+        from sie_server.models.calls import Call
+
+        wanted = model.output(model.prepare(Call((one,)))[0]).dense
+        np.testing.assert_array_equal(np.float32(reply.json["items"][0]["dense"]["values"]), wanted)
+    assert site.engine.queued_tokens == 0
+
+
+async def until(holds: Any) -> None:
+    """Lets the event loop turn until something holds."""
+    while not holds():  # noqa: ASYNC110 - what is awaited has no event, and inventing one would bend the code
+        await asyncio.sleep(0)

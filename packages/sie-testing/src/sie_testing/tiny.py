@@ -1,0 +1,89 @@
+"""A model small enough to reason about: it obeys the engine's protocol and needs no weights.
+
+One word is one token. A vector is made of the item's own tokens and of nothing else, so that an answer that
+was mixed up with a neighbour's, or cut from the wrong batch, is a wrong number and not a plausible one.
+"""
+
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sie_core.errors import ApiError
+from sie_core.wire.messages import OutputType
+from sie_server.models.calls import Call, Output, Precision, Prepared, SparseVector
+
+FIRST, LAST = 101, 102
+VOCABULARY = 1000
+
+
+@dataclass
+class TinyModel:
+    """See `sie_server.models.calls.Model`.
+
+    Attributes:
+        before_run: called in the device's thread with each batch: a test's place to wait or to raise.
+        batches: the lengths of every batch that ran, in order.
+        closed: whether `close` was called; running after it is an error.
+    """
+
+    outputs: tuple[OutputType, ...] = ("dense",)
+    width: int = 8
+    max_tokens: int = 16
+    before_run: Callable[[Sequence[Prepared]], None] = lambda batch: None
+    batches: list[list[int]] = field(default_factory=list)
+    streams: set[int] = field(default_factory=set)
+    threads: set[str] = field(default_factory=set)
+    closed: bool = False
+
+    precision: Precision = "f32"
+    memory_bytes: int = 1024
+
+    @property
+    def dims(self) -> Mapping[OutputType, int]:
+        known: dict[OutputType, int] = {"dense": self.width, "sparse": VOCABULARY, "multivector": self.width}
+        return {name: known[name] for name in self.outputs}
+
+    def estimate_tokens(self, call: Call) -> int:
+        return sum(min(len(text) // 4 + 2, self.max_tokens) for text in call.texts)
+
+    def prepare(self, call: Call) -> list[Prepared]:
+        for output in call.outputs:
+            if output not in self.outputs:
+                raise ApiError("OUTPUT_UNSUPPORTED", f"the tiny model has no `{output}` output")
+        normalized = bool(call.options.get("normalize", True))
+        return [self._prepared(text, call, normalized) for text in call.texts]
+
+    def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
+        if self.closed:
+            raise RuntimeError("the model was closed")
+        self.before_run(batch)
+        self.batches.append([item.tokens for item in batch])
+        self.streams.add(stream)
+        self.threads.add(threading.current_thread().name)
+        return [self.output(item) for item in batch]
+
+    def close(self) -> None:
+        self.closed = True
+
+    def output(self, item: Prepared) -> Output:
+        """What one item must come out as, whatever it is batched with."""
+        rows = np.stack([np.cos(np.arange(1, self.width + 1) * float(token)) for token in item.ids]).astype(np.float32)
+        pooled = rows.mean(axis=0)
+        if item.normalized:
+            pooled = pooled / np.linalg.norm(pooled)
+        words = np.unique(item.ids[1:-1]).astype(np.int32)
+        sparse = SparseVector(words, np.ones(len(words), np.float32), VOCABULARY)
+        return Output(
+            dense=pooled if "dense" in item.outputs else None,
+            sparse=sparse if "sparse" in item.outputs else None,
+            multivector=rows if "multivector" in item.outputs else None,
+        )
+
+    def _prepared(self, text: str, call: Call, normalized: bool) -> Prepared:
+        words = f"{call.instruction or ''} {text} {'?' if call.is_query else ''}".split()
+        room = self.max_tokens - 2
+        ids = [FIRST, *(zlib.crc32(word.encode()) % VOCABULARY for word in words[:room]), LAST]
+        return Prepared(np.array(ids, np.int32), len(words) > room, call.outputs, normalized)
