@@ -4,7 +4,7 @@
 {{- define "sie.podSecurity" -}}
 runAsNonRoot: true
 {{- range $key := list "runAsUser" "runAsGroup" "fsGroup" }}
-{{- $id := get $.Values.securityContext $key }}
+{{- $id := index $.Values.securityContext $key }}
 {{- if not (kindIs "invalid" $id) }}
 {{ $key }}: {{ int64 $id }}
 {{- end }}
