@@ -115,7 +115,7 @@ class Kubelet:
         programs: Sequence[str] | None = None,
     ) -> None:
         self.cluster = cluster
-        self._bridge, self._counted = bridge, counted
+        self._bridge, self.counted = bridge, counted
         self._here = here
         self._programs = list(programs) if programs is not None else program_folders()
         self._addresses = dict(zip([pod.name for pod in cluster.pods], pod_addresses(bridge), strict=False))
@@ -127,7 +127,7 @@ class Kubelet:
 
     def __enter__(self) -> "Kubelet":
         self._logs = Path(self._stack.enter_context(TemporaryDirectory(prefix="sie-rehearse-")))
-        if self._counted:
+        if self.counted:
             self._here.allow(self._allowed)
         return self
 
@@ -149,7 +149,7 @@ class Kubelet:
             self._bridge.name, link=_link_name(address), address=address, prefix_bits=self._bridge.prefix_bits
         )
         namespace.route_into_itself(address, _address6(address))
-        if self._counted:
+        if self.counted:
             namespace.start_counting(self._allowed)
         namespace.script(volumes_script(pod))
         self._write_files(running)
