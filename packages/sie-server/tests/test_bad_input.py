@@ -7,6 +7,8 @@ import pytest
 
 from sie_testing.site import Caller
 
+from sie_core.http.asgi import Message
+
 ENCODE = "/v1/encode/acme/tiny"
 GOOD = {"items": [{"text": "a"}]}
 
@@ -110,7 +112,7 @@ def test_an_announced_body_over_the_limit_is_413_before_a_byte_of_it_is_read(sit
 
 
 def test_a_body_in_chunks_is_413_as_soon_as_it_is_over_the_limit(site: Any) -> None:
-    parts = [{"type": "http.request", "body": b"x" * 60_000, "more_body": True} for _ in range(10)]
+    parts: list[Message] = [{"type": "http.request", "body": b"x" * 60_000, "more_body": True} for _ in range(10)]
     caller = Caller(parts)
     reply = site.run(site.asking(caller, "POST", ENCODE, {"content-type": "application/json"}))
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sie_core.wire.messages import OUTPUT_DTYPES
+from sie_core.wire.messages import OUTPUT_DTYPES, OutputDtype
 from sie_server.engine.quantise import quantised
 from sie_server.models.calls import Call
 from sie_testing.tiny import TinyModel
@@ -122,11 +122,11 @@ def test_query_and_instruction_reach_the_model(site: Any) -> None:
 
 
 @pytest.mark.parametrize("dtype", OUTPUT_DTYPES)
-def test_every_output_dtype_is_served_and_named(site: Any, dtype: str) -> None:
+def test_every_output_dtype_is_served_and_named(site: Any, dtype: OutputDtype) -> None:
     body = msgspec.msgpack.encode({"items": [{"text": "hello"}], "params": {"output_dtype": dtype}})
     (item,) = site.post(ENCODE, body, MSGPACK).msgpack["items"]
 
-    stored = {"binary": "uint8", "ubinary": "uint8"}.get(dtype, dtype)
+    stored = "uint8" if dtype in ("binary", "ubinary") else dtype
     assert item["dense"]["dtype"] == dtype
     assert item["dense"]["dims"] == 8
     assert item["dense"]["values"].dtype == np.dtype(stored)

@@ -116,8 +116,9 @@ class Operations:
         yield gauge(MODEL_MEMORY, "What a loaded model holds, about.", ("model", "device"), memory)
         seconds: dict[Labels, float] = {(one.spec.id,): one.load_s for one in residents}
         yield gauge(LOAD_SECONDS, "How long the last load took.", ("model",), seconds)
-        failures: dict[Labels, float] = {}
-        failures.update(self.engine.residency.failures.copy())
+        failures: dict[Labels, float] = {
+            (str(model), kind): count for (model, kind), count in self.engine.residency.failures.copy().items()
+        }
         yield Counter(LOAD_FAILURES, "Loads that failed.", ("model", "error_class"), values=failures)
 
 
