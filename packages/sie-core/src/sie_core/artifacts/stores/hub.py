@@ -1,0 +1,236 @@
+"""A hub, read through its HTTP API: what a ref means, which files a commit has, and their bytes by range.
+
+The hub's own client throws away what it had of a file when a download fails; here a hub is a store like the
+others, so `transfer` fetches from it in ranges, resumes and verifies. Reading needs the standard library only.
+"""
+
+import http.client
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from email.message import Message
+from functools import cached_property
+from typing import IO, Any, BinaryIO, NoReturn, cast
+from urllib.error import HTTPError, URLError
+from urllib.parse import quote, urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+import msgspec
+from msgspec import Struct
+
+from sie_core.artifacts import hf_layout
+from sie_core.artifacts.digest import Digest, digest_of
+from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, TrustError, Unreachable
+from sie_core.artifacts.manifest import FileEntry, Manifest, parse_path
+from sie_core.artifacts.selection import selected
+from sie_core.artifacts.store import Stat, Traits
+from sie_core.artifacts.stores.streams import Body
+from sie_core.ids import ModelId, Revision, parse_revision
+
+PUBLIC_HUB = "https://huggingface.co"
+_TIMEOUT_S = 30.0
+_NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')
+_FAILURES = (http.client.HTTPException, OSError)
+
+
+class HubFile(Struct, frozen=True, order=True):
+    """One file of a commit.
+
+    Attributes:
+        path: as in the repository.
+        size_bytes: of the file itself, not of the pointer that stands for it in git.
+        hub_id: the git blob's sha1 (40 hex digits), or for LFS files the sha256 (64).
+    """
+
+    path: str
+    size_bytes: int
+    hub_id: str
+
+
+class Hub:
+    """One hub, as one reader."""
+
+    def __init__(self, endpoint: str = PUBLIC_HUB, *, token: str | None = None) -> None:
+        """Raises `ValueError` for an endpoint that is not `http://…` or `https://…`."""
+        if urlsplit(endpoint).scheme not in ("http", "https"):
+            raise ValueError(f"`{endpoint}` is not a hub's URL: want `https://…`")
+        self.endpoint = endpoint.rstrip("/")
+        self._token = token
+        self._opener = build_opener(_Redirects)
+
+    def resolve(self, repo: ModelId, ref: str = "main") -> Revision:
+        """The commit that a branch or tag means now. Raises `NotThere` for a ref or repository that is not there."""
+        with self.get(f"/api/models/{repo}/revision/{quote(ref, safe='')}", what=f"`{repo}` at `{ref}`") as answer:
+            return parse_revision(_json(answer, self.endpoint, dict[str, Any]).get("sha", ""))
+
+    def files(self, repo: ModelId, revision: Revision) -> tuple[HubFile, ...]:
+        """Every file of a commit, sorted by path."""
+        found: list[HubFile] = []
+        url: str | None = f"/api/models/{repo}/tree/{revision}?recursive=true&expand=false"
+        while url is not None:
+            with self.get(url, what=f"`{repo}` at {revision}") as answer:
+                entries = _json(answer, self.endpoint, list[_TreeEntry])
+                following = _NEXT_PAGE.search(answer.headers.get("Link", ""))
+            found += [entry.file for entry in entries if entry.type == "file"]
+            url = following.group(1) if following else None
+        return tuple(sorted(found))
+
+    def manifest(self, repo: ModelId, revision: Revision) -> Manifest:
+        """The files of a commit that are carried, with their sha256.
+
+        The hub states the sha256 of files it keeps in LFS. The others, which are small, are read here and
+        held against their git id.
+        """
+        store = self.store(repo, revision)
+        wanted = set(selected(file.path for file in store.files))
+        entries = [self._entry(store, file) for file in store.files if file.path in wanted]
+        return Manifest(repo=repo, revision=revision, files=tuple(sorted(entries)))
+
+    def _entry(self, store: "HubStore", file: HubFile) -> FileEntry:
+        if len(file.hub_id) == 64:
+            return FileEntry(path=file.path, digest=Digest(f"sha256:{file.hub_id}"), size_bytes=file.size_bytes)
+        with store.open(hf_layout.snapshot_file(store.repo, store.revision, file.path)) as stream:
+            data = stream.read()
+        if (have := hf_layout.git_blob_id(data)) != file.hub_id:
+            where = f"{store.url}{file.path}"
+            raise TrustError(
+                f"`{file.path}` is not what the hub lists", where=where, want=f"git {file.hub_id}", have=f"git {have}"
+            )
+        return FileEntry(path=file.path, digest=digest_of(data), size_bytes=len(data))
+
+    def store(self, repo: ModelId, revision: Revision) -> "HubStore":
+        return HubStore(self, repo, revision)
+
+    def get(self, url: str, *, what: str, headers: Mapping[str, str] | None = None) -> Any:
+        """An open answer of status 200 or 206 to GET. `url` is a path, or absolute as links to a next page are."""
+        whole = url if "://" in url else self.endpoint + url
+        request = Request(whole, headers=dict(headers or {}))  # noqa: S310  # the scheme was checked
+        if self._token and _origin(whole) == _origin(self.endpoint):
+            request.add_header("Authorization", f"Bearer {self._token}")
+        with self.told(what):
+            return self._opener.open(request, timeout=_TIMEOUT_S)
+
+    @contextmanager
+    def told(self, what: str) -> Iterator[None]:
+        """What urllib raises inside becomes one of ours."""
+        try:
+            yield
+        except (HTTPError, *_FAILURES) as error:
+            raise self.translated(error, what) from error
+
+    def translated(self, error: Exception, what: str) -> TransferError:
+        if not isinstance(error, HTTPError):
+            reason = error.reason if isinstance(error, URLError) else error
+            return Unreachable(f"the hub at {self.endpoint} does not answer for {what}: {reason}")
+        with error:
+            said = error.headers.get("X-Error-Code") or error.headers.get("X-Error-Message") or error.reason
+            message = f"the hub at {self.endpoint} answered {error.code} for {what}: {said}"
+            if error.code in (401, 403):
+                return NoPermission(message, hint=self._permission_hint(said))
+            if error.code == 404:
+                return NotThere(message)
+            answer = Unreachable(message)
+            answer.transient = error.code >= 500 or error.code in (408, 429)
+            return answer
+
+    def _permission_hint(self, said: str) -> str:
+        if said == "GatedRepo":
+            return (
+                f"accept the licence on the model's page at {self.endpoint}, with the account that HF_TOKEN belongs to"
+            )
+        return "set HF_TOKEN to a token that may read it" if not self._token else "HF_TOKEN may not read it"
+
+
+class HubStore:
+    """One commit of one repository as a store, under the names of the cache layout. Read-only."""
+
+    traits = Traits(atomic_put=False, range_reads=True, listing_is_consistent=True, max_parallel=4)
+
+    def __init__(self, hub: Hub, repo: ModelId, revision: Revision) -> None:
+        self.repo = repo
+        self.revision = revision
+        self.url = f"{hub.endpoint}/{repo}/resolve/{revision}/"
+        self._hub = hub
+        self._prefix = hf_layout.snapshot_folder(repo, revision) + "/"
+
+    @cached_property
+    def files(self) -> tuple[HubFile, ...]:
+        return self._hub.files(self.repo, self.revision)
+
+    def stat(self, name: str) -> Stat | None:
+        return next((stat for stat in self.list(name) if stat.name == name), None)
+
+    def open(self, name: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        path = parse_path(name).removeprefix(self._prefix)
+        if path == name:
+            raise NotThere(f"{self.url} has no `{name}`")
+        end = "" if length is None else str(start + length - 1)
+        headers = {"Range": f"bytes={start}-{end}"} if start or length else {}
+        what = f"`{path}` of `{self.repo}`"
+        answer = self._hub.get(f"/{self.repo}/resolve/{self.revision}/{quote(path)}", what=what, headers=headers)
+        body = Body(
+            answer.read,
+            answer.close,
+            translate=lambda error: self._hub.translated(error, what),
+            failures=_FAILURES,
+            skip_bytes=0 if answer.status == 206 else start,
+            limit_bytes=length,
+        )
+        return cast(BinaryIO, body)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        named = (Stat(name=self._prefix + file.path, size_bytes=file.size_bytes) for file in self.files)
+        return (stat for stat in named if stat.name.startswith(prefix))
+
+    def put(self, name: str, data: BinaryIO, *, size_bytes: int, digest: Digest) -> NoReturn:
+        raise NoPermission(f"a hub is only read: `{name}` was not stored")
+
+    def delete(self, name: str) -> NoReturn:
+        raise NoPermission(f"a hub is only read: `{name}` was not deleted")
+
+
+class _Lfs(Struct, frozen=True):
+    oid: str
+    size: int
+
+
+class _TreeEntry(Struct, frozen=True):
+    """As the API lists it; what else it says is not needed."""
+
+    type: str
+    path: str
+    oid: str = ""
+    size: int = 0
+    lfs: _Lfs | None = None
+
+    @property
+    def file(self) -> HubFile:
+        if self.lfs is not None:
+            return HubFile(path=parse_path(self.path), size_bytes=self.lfs.size, hub_id=self.lfs.oid)
+        return HubFile(path=parse_path(self.path), size_bytes=self.size, hub_id=self.oid)
+
+
+class _Redirects(HTTPRedirectHandler):
+    """Follows to the place that keeps the bytes, and takes the token to no other origin."""
+
+    def redirect_request(
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> Request | None:
+        following = super().redirect_request(req, fp, code, msg, cast(Any, headers), newurl)
+        if following is not None and _origin(newurl) != _origin(req.full_url):
+            following.remove_header("Authorization")
+        return following
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
+
+
+def _json(answer: Any, endpoint: str, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(answer.read(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise TransferError(f"{endpoint} does not answer as a hub does: {error}") from error
+    except _FAILURES as error:
+        raise Unreachable(f"{endpoint} broke off its answer: {error}") from error

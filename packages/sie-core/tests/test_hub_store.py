@@ -1,0 +1,122 @@
+"""A hub is a store like the others, read through its HTTP API."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sie_core.artifacts import hf_layout
+from sie_core.artifacts.digest import digest_of
+from sie_core.artifacts.errors import NoPermission, NotThere, Unreachable
+from sie_core.artifacts.selection import selected
+from sie_core.artifacts.stores.hub import Hub
+from sie_core.artifacts.transfer import fetch_snapshot
+from sie_core.ids import ModelId, Revision
+from sie_testing import hub as stand_in
+from sie_testing.hub import Fault, FaultKind, serving_hub
+from sie_testing.store_suite import blob
+
+MODEL = ModelId("acme/tiny")
+REVISION = Revision("1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
+LARGE = blob(200_000)
+FILES = {"config.json": b"{}", "1_Pooling/config.json": b'{"x": 1}', "model.safetensors": LARGE}
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[stand_in.Hub, Hub]]:
+    for path, data in (FILES | {"onnx/model.onnx": b"other form"}).items():
+        file = tmp_path / "hub" / MODEL / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    behind = stand_in.Hub(
+        tmp_path / "hub", pins={MODEL: REVISION}, lfs_above_bytes=100_000, token="hf_right", page_entries=2
+    )
+    with serving_hub(behind) as endpoint:
+        yield behind, Hub(endpoint, token="hf_right")
+
+
+def test_a_branch_resolves_to_its_commit(served: tuple[stand_in.Hub, Hub]) -> None:
+    assert served[1].resolve(MODEL, "main") == REVISION
+
+
+def test_the_manifest_has_what_is_carried_with_its_sha256(served: tuple[stand_in.Hub, Hub]) -> None:
+    manifest = served[1].manifest(MODEL, REVISION)
+
+    assert {entry.path: entry.digest for entry in manifest.files} == {
+        path: digest_of(data) for path, data in FILES.items()
+    }
+    assert [entry.path for entry in manifest.files] == sorted(FILES)
+
+
+def test_a_snapshot_is_fetched_and_verified(served: tuple[stand_in.Hub, Hub], tmp_path: Path) -> None:
+    hub = served[1]
+    fetch_snapshot(hub.store(MODEL, REVISION), hub.manifest(MODEL, REVISION), tmp_path / "snapshot")
+
+    assert {path: (tmp_path / "snapshot" / path).read_bytes() for path in FILES} == FILES
+
+
+def test_a_range_across_the_redirect_is_exactly_that_range(served: tuple[stand_in.Hub, Hub]) -> None:
+    store = served[1].store(MODEL, REVISION)
+    with store.open(hf_layout.snapshot_file(MODEL, REVISION, "model.safetensors"), start=1_000, length=50) as stream:
+        assert stream.read() == LARGE[1_000:1_050]
+
+
+def test_the_token_goes_to_the_hub_and_to_no_other_origin(served: tuple[stand_in.Hub, Hub]) -> None:
+    behind, hub = served
+    with hub.store(MODEL, REVISION).open(hf_layout.snapshot_file(MODEL, REVISION, "model.safetensors")) as stream:
+        stream.read()
+
+    assert {seen.has_token for seen in behind.seen if seen.origin == behind.seen[0].origin} == {True}
+    assert {seen.has_token for seen in behind.seen if seen.origin != behind.seen[0].origin} == {False}
+
+
+def test_a_connection_cut_short_goes_on_where_it_stopped(served: tuple[stand_in.Hub, Hub], tmp_path: Path) -> None:
+    behind, hub = served
+    manifest = hub.manifest(MODEL, REVISION)
+    behind.set_faults(
+        Fault(FaultKind.TRUNCATE, match="*blobs*", times=1, after_bytes=150_000),
+        Fault(FaultKind.TRUNCATE, match="*safetensors", times=1, after_bytes=150_000),
+    )
+    fetch_snapshot(hub.store(MODEL, REVISION), manifest, tmp_path / "snapshot")
+
+    assert (tmp_path / "snapshot" / "model.safetensors").read_bytes() == LARGE
+
+
+def test_errors_tell_missing_forbidden_and_failing_apart(served: tuple[stand_in.Hub, Hub]) -> None:
+    behind, hub = served
+    with pytest.raises(NotThere, match="answered 404 for `acme/other` at `main`"):
+        hub.resolve(ModelId("acme/other"))
+    with pytest.raises(NoPermission) as caught:
+        Hub(hub.endpoint, token="hf_wrong").resolve(MODEL)
+    assert "hf_wrong" not in str(caught.value)
+    behind.set_faults(Fault(FaultKind.STATUS, status=503))
+    with pytest.raises(Unreachable, match="answered 503"):
+        hub.resolve(MODEL)
+
+
+def test_a_gated_model_says_which_page_to_accept(served: tuple[stand_in.Hub, Hub]) -> None:
+    behind, hub = served
+    behind.set_faults(Fault(FaultKind.GATED))
+
+    with pytest.raises(NoPermission) as caught:
+        hub.store(MODEL, REVISION).open(hf_layout.snapshot_file(MODEL, REVISION, "config.json"))
+    assert "accept the licence" in (caught.value.hint or "")
+
+
+def test_a_hub_is_only_read(served: tuple[stand_in.Hub, Hub]) -> None:
+    with pytest.raises(NoPermission):
+        served[1].store(MODEL, REVISION).delete("x")
+
+
+def test_pickled_weights_stay_behind_where_safetensors_are() -> None:
+    every = ["model.safetensors", "pytorch_model.bin", "0_Transformer/pytorch_model.bin", "tf_model.h5", "config.json"]
+
+    assert selected(every) == ("0_Transformer/pytorch_model.bin", "config.json", "model.safetensors")
+
+
+def test_heads_that_are_only_pickled_are_carried() -> None:
+    assert selected(["sparse_linear.pt", "colbert_linear.pt", "model.safetensors", "onnx/model.onnx"]) == (
+        "colbert_linear.pt",
+        "model.safetensors",
+        "sparse_linear.pt",
+    )
