@@ -1,0 +1,110 @@
+"""`python -m bench`: measures, prints a table, and writes the figures as JSON.
+
+python -m bench                       everything, about ten minutes
+python -m bench --quick               everything, about two minutes, for a look
+python -m bench --only start,hop      some of it
+python -m bench --cases short:1:1     some cases of the load
+"""
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from bench import machine, measures
+from bench.cases import DEFAULT_CASES, Case
+from bench.measures import FULL, QUICK, Row
+from sie_testing.cluster import fill_bucket
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("http", "start", "hop")
+
+
+def main() -> int:
+    arguments = _arguments()
+    effort = QUICK if arguments.quick else FULL
+    about = machine.describe()
+    print(f"{about.cpu}, {about.cores} cores, {' '.join(about.flags)}, Python {about.python}")
+    print("GEMM ceiling: " + ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in about.gflops.items()))
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="sie-bench-") as name:
+        folder = Path(name)
+        bucket = fill_bucket(folder / "bucket") if arguments.only != ["hop"] else ""
+        if "http" in arguments.only:
+            rows += measures.throughput(arguments.cases, effort, bucket, folder, _say)
+        if "start" in arguments.only:
+            rows.append(measures.start_to_first_answer(effort, bucket, folder, _say))
+        if "hop" in arguments.only:
+            rows += measures.gateway_hop(effort, folder, _say)
+    share = measures.share_of_ceiling(rows, max(about.gflops.values()))
+    print(table(rows))
+    if share is not None:
+        print(f"\nlong texts, linear layers: {share:.0%} of the highest GEMM ceiling")
+    _write(arguments.json, {"machine": asdict(about), "rows": [_plain(row) for row in rows], "share_of_ceiling": share})
+    return 0
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Markdown, so that it can stand in `docs/measurements.md` as it is."""
+    lines = ["", "| What | ours | peer | × | |", "|---|---:|---:|---:|---|"]
+    lines += [
+        f"| {row.what} | {_figure(row.ours)} {row.unit} | {_figure(row.peer)} {row.unit} | "
+        f"{_figure(row.ratio)} | {row.note} |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+def _figure(value: float) -> str:
+    """Three digits that matter."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _plain(row: Row) -> dict[str, object]:
+    """JSON has no NaN: what was not measured is null."""
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(row).items()
+    }
+
+
+def _write(target: Path, figures: dict[str, object]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(figures, indent=2) + "\n")
+    print(f"\nfigures in {target}")
+
+
+def _say(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Speed and memory beside the peers.")
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds")
+    parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}")
+    parser.add_argument("--cases", type=_cases, default=list(DEFAULT_CASES), help="KIND:BATCH:CONNECTIONS,…")
+    parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "bench.json", help="where the figures go")
+    return parser.parse_args()
+
+
+def _parts(text: str) -> list[str]:
+    found = text.split(",")
+    if set(found) - set(PARTS):
+        raise argparse.ArgumentTypeError(f"`{text}` is not of {','.join(PARTS)}")
+    return found
+
+
+def _cases(text: str) -> list[Case]:
+    try:
+        return [Case.parse(part) for part in text.split(",")]
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""The measurements: each runs ours and the peer in turn, round by round, and returns rows of figures."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import servers
+from bench.cases import LONG_TOKENS, Case, bodies
+from bench.load import Load, Measured, measure
+from bench.servers import ENCODE, Server, free_port, start, started, stop
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long is measured: `seconds` in each of `rounds`, after `warm_s`."""
+
+    rounds: int
+    seconds: float
+    warm_s: float
+    starts: int
+
+
+FULL = Effort(rounds=5, seconds=4.0, warm_s=1.0, starts=7)
+QUICK = Effort(rounds=2, seconds=1.5, warm_s=0.5, starts=3)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure of ours beside the peer's. `ratio` is how many times better ours is, the median over the rounds."""
+
+    what: str
+    unit: str
+    ours: float
+    peer: float
+    ratio: float
+    note: str = ""
+
+
+Say = Callable[[str], None]
+ONE = bodies(Case("short", 1, 1), calls=1)[0]
+
+
+def throughput(cases: Sequence[Case], effort: Effort, bucket: str, folder: Path, say: Say) -> list[Row]:
+    """Texts a second over HTTP, and at the end the peak memory of both."""
+    ours_port, peer_port = free_port(), free_port()
+    with ExitStack() as stack:
+        ours = stack.enter_context(
+            started(servers.worker_command(ours_port, bucket, folder / "cache"), ours_port, folder, ONE)
+        )
+        peer = stack.enter_context(started(servers.peer_command(peer_port), peer_port, folder, ONE))
+        measured: dict[tuple[Case, str], list[Measured]] = {}
+        for number, case in _each_round(cases, effort):
+            # Who goes first alternates: what the machine does meanwhile favours neither.
+            pair = [("ours", ours), ("peer", peer)]
+            for name, server in pair if number % 2 else reversed(pair):
+                measured.setdefault((case, name), []).append(measure(_load(case, server, effort)))
+            say(f"round {number + 1}/{effort.rounds}  {case}")
+        rows = [_texts_row(case, measured[case, "ours"], measured[case, "peer"]) for case in cases]
+        ours_mib, peer_mib = ours.peak_rss_mib, peer.peak_rss_mib
+    return [*rows, Row("peak RSS under all of that", "MiB", ours_mib, peer_mib, peer_mib / ours_mib)]
+
+
+def _each_round(cases: Sequence[Case], effort: Effort) -> Iterator[tuple[int, Case]]:
+    for number in range(effort.rounds):
+        for case in cases:
+            yield number, case
+
+
+def _load(case: Case, server: Server, effort: Effort) -> Load:
+    return Load("127.0.0.1", server.port, ENCODE, bodies(case), case.connections, effort.warm_s, effort.seconds)
+
+
+def _texts_row(case: Case, ours: Sequence[Measured], peer: Sequence[Measured]) -> Row:
+    ours_s = [case.batch * one.calls / one.seconds for one in ours]
+    peer_s = [case.batch * one.calls / one.seconds for one in peer]
+    ratio = statistics.median(a / b for a, b in zip(ours_s, peer_s, strict=True))
+    p50 = statistics.median(one.p50_ms for one in ours), statistics.median(one.p50_ms for one in peer)
+    note = f"p50 {p50[0]:.1f} ms, peer {p50[1]:.1f}"
+    return Row(str(case), "texts/s", statistics.median(ours_s), statistics.median(peer_s), ratio, note)
+
+
+def share_of_ceiling(rows: Sequence[Row], gflops: float, *, mflop_per_token: float = 21.2) -> float | None:
+    """How much of the GEMM ceiling the long texts used, ours; None where they were not measured.
+
+    21.2 MFLOP a token is what the linear layers of all-MiniLM-L6-v2 cost.
+    """
+    long = next((row for row in rows if row.what.startswith("long:")), None)
+    return None if long is None else long.ours * LONG_TOKENS * mflop_per_token / 1000 / gflops
+
+
+def start_to_first_answer(effort: Effort, bucket: str, folder: Path, say: Say) -> Row:
+    """Seconds from starting the process to its first answered call; the first start of each only warms the cache."""
+    took: dict[str, list[float]] = {"ours": [], "peer": []}
+    for number in range(effort.starts + 1):
+        for name in ("ours", "peer") if number % 2 else ("peer", "ours"):
+            port = free_port()
+            command = (
+                servers.worker_command(port, bucket, folder / "cache") if name == "ours" else servers.peer_command(port)
+            )
+            began_s = time.monotonic()
+            server = start(command, port, folder)
+            try:
+                took[name].append(servers.first_answer(server, ONE) - began_s)
+            finally:
+                stop(server)
+        say(f"start {number}/{effort.starts}  {took['ours'][-1]:.2f} s, peer {took['peer'][-1]:.2f} s")
+    ours, peer = took["ours"][1:], took["peer"][1:]
+    ratio = statistics.median(b / a for a, b in zip(ours, peer, strict=True))
+    return Row("process start to first answer", "s", statistics.median(ours), statistics.median(peer), ratio)
+
+
+def gateway_hop(effort: Effort, folder: Path, say: Say) -> list[Row]:
+    """What a hop costs before a worker that answers at once: ours beside nginx, where that is installed."""
+    stub_port, gateway_port, nginx_port = free_port(), free_port(), free_port()
+    with ExitStack() as stack:
+        ways = {
+            "direct": stack.enter_context(started(servers.stub_command(stub_port), stub_port, folder, ONE)),
+            "ours": stack.enter_context(
+                started(servers.gateway_command(gateway_port, stub_port), gateway_port, folder, ONE)
+            ),
+        }
+        nginx = servers.nginx_command(nginx_port, stub_port, folder)
+        if nginx is not None:
+            ways["nginx"] = stack.enter_context(started(nginx, nginx_port, folder, ONE))
+        alone, many = Case("short", 1, 1), Case("short", 1, 16)
+        measured: dict[tuple[str, Case], list[Measured]] = {}
+        for number, case in _each_round((alone, many), effort):
+            for name, server in ways.items():
+                measured.setdefault((name, case), []).append(measure(_load(case, server, effort)))
+            say(f"round {number + 1}/{effort.rounds}  hop, {case.connections} connections")
+    return _hop_rows(measured, alone, many, nginx is not None)
+
+
+def _hop_rows(measured: dict[tuple[str, Case], list[Measured]], alone: Case, many: Case, has_nginx: bool) -> list[Row]:
+    def added_ms(name: str) -> float:
+        pairs = zip(measured[name, alone], measured["direct", alone], strict=True)
+        return statistics.median(through.p50_ms - direct.p50_ms for through, direct in pairs)
+
+    def share(name: str) -> float:
+        pairs = zip(measured[name, many], measured["direct", many], strict=True)
+        return statistics.median(through.calls / direct.calls for through, direct in pairs)
+
+    nan = float("nan")
+    ours_ms, nginx_ms = added_ms("ours"), added_ms("nginx") if has_nginx else nan
+    ours_share, nginx_share = share("ours"), share("nginx") if has_nginx else nan
+    peer = "peer: nginx" if has_nginx else "nginx is not installed"
+    return [
+        Row("gateway hop: p50 added, 1 connection", "ms", ours_ms, nginx_ms, nginx_ms / ours_ms, peer),
+        Row(
+            "gateway hop: share of direct, 16 connections", "", ours_share, nginx_share, ours_share / nginx_share, peer
+        ),
+    ]
