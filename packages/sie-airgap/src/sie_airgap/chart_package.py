@@ -65,7 +65,7 @@ def pack(chart_dir: Path) -> bytes:
             member = tarfile.TarInfo(f"{name.name}/{path.relative_to(chart_dir).as_posix()}")
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
-    return _gzipped(packed.getvalue())
+    return stored_gzip(packed.getvalue())
 
 
 def _chart_yaml(chart: Path) -> bytes:
@@ -133,10 +133,10 @@ def _is_ignored(path: Path, rules: Sequence[str]) -> bool:
     return False
 
 
-def _gzipped(data: bytes) -> bytes:
+def stored_gzip(data: bytes) -> bytes:
+    """A gzip stream of deflate's stored blocks, empty data included."""
     parts = [_GZIP_HEADER]
-    starts = range(0, len(data), _STORED_BLOCK)
-    for start in starts:
+    for start in range(0, max(len(data), 1), _STORED_BLOCK):
         block = data[start : start + _STORED_BLOCK]
         is_last = start + _STORED_BLOCK >= len(data)
         parts.append(struct.pack("<BHH", is_last, len(block), len(block) ^ 0xFFFF) + block)
