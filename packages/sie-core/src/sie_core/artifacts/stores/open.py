@@ -35,6 +35,32 @@ def open_store(
     Raises:
         ValueError: no such scheme (the nearest is named), no bucket, or a name no bucket can have.
     """
+    scheme, place, prefix = parse_store_url(url)
+    if scheme == "file":
+        return LocalStore(Path(place))
+    # The clients take most of a second to import, and a worker with a folder needs neither.
+    if scheme == "gs":
+        from sie_core.artifacts.stores.gcs import GcsStore
+
+        return GcsStore(place, prefix)
+    from sie_core.artifacts.stores.s3 import S3Store
+
+    return S3Store(
+        place,
+        prefix,
+        endpoint=endpoint,
+        region=region,
+        path_style=path_style,
+        instance_metadata=instance_metadata,
+    )
+
+
+def parse_store_url(url: str) -> tuple[str, str, str]:
+    """(scheme, bucket or folder, prefix) of a store's URL, without importing any client.
+
+    Raises:
+        ValueError: as `open_store`.
+    """
     parts = urlsplit(url)
     scheme = parts.scheme.lower()
     if "://" not in url or scheme not in SCHEMES:
@@ -42,25 +68,11 @@ def open_store(
     if parts.query or parts.fragment:
         raise ValueError(f"`{url}` has `?` or `#` in it: want {scheme}://BUCKET/PREFIX and nothing after it")
     if scheme == "file":
-        return LocalStore(_folder(url, parts.netloc, unquote(parts.path)))
+        return scheme, str(_folder(url, parts.netloc, unquote(parts.path))), ""
     bucket, prefix = _bucket(url, parts.netloc), parts.path.strip("/")
     if prefix:
         parse_path(prefix)
-    # The clients take most of a second to import, and a worker with a folder needs neither.
-    if scheme == "gs":
-        from sie_core.artifacts.stores.gcs import GcsStore
-
-        return GcsStore(bucket, prefix)
-    from sie_core.artifacts.stores.s3 import S3Store
-
-    return S3Store(
-        bucket,
-        prefix,
-        endpoint=endpoint,
-        region=region,
-        path_style=path_style,
-        instance_metadata=instance_metadata,
-    )
+    return scheme, bucket, prefix
 
 
 def _no_such_scheme(url: str, scheme: str) -> str:
