@@ -34,9 +34,13 @@ async def send_bytes(
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def send_json(send: Send, status: int, value: object, *, headers: Sequence[Header] = ()) -> None:
+def to_json(value: object) -> bytes:
     """`value` is anything that msgspec encodes: structs, dataclasses, dicts, lists."""
-    await send_bytes(send, status, _json.encode(value), content_type=JSON, headers=headers)
+    return _json.encode(value)
+
+
+async def send_json(send: Send, status: int, value: object, *, headers: Sequence[Header] = ()) -> None:
+    await send_bytes(send, status, to_json(value), content_type=JSON, headers=headers)
 
 
 async def send_text(send: Send, status: int, text: str, *, headers: Sequence[Header] = ()) -> None:

@@ -1,0 +1,49 @@
+"""Settings as command-line options and as a printed table, for the programs whose commands are made with click.
+
+An option exists for every setting but the secrets: what is on a command line is seen by every user of the machine.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar, get_type_hints
+
+import click
+
+from sie_core.settings import Loaded, Secret, SettingsError, field_docs, field_names
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def options(settings: type[Any]) -> Callable[[F], F]:
+    """One `--name TEXT` for each field, its string as help; None where it is left out."""
+    docs, names = field_docs(settings), field_names(settings)  # type: ignore[arg-type]  # a class is hashable
+
+    def add(command: F) -> F:
+        for field in reversed(_open_fields(settings)):
+            flag = "--" + field.name.replace("_", "-")
+            shown = f"{docs[field.name]}  [{names[field.name]}]"
+            command = click.option(flag, field.name, default=None, metavar="VALUE", help=shown)(command)
+        return command
+
+    return add
+
+
+def table(loaded: Loaded[Any]) -> str:
+    """Every effective value with its source, one a line."""
+    rows = [(name, repr(getattr(loaded.value, name)), source) for name, source in loaded.sources.items()]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}" for name, value, source in rows)
+
+
+def stop(error: SettingsError) -> NoReturn:
+    """Say on stderr what cannot be meant, and end with its exit code."""
+    click.echo(f"error: {error.message}", err=True)
+    if error.hint is not None:
+        click.echo(f"\nhint: {error.hint}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _open_fields(settings: type[Any]) -> list[dataclasses.Field[Any]]:
+    hints = get_type_hints(settings)
+    return [field for field in dataclasses.fields(settings) if Secret not in getattr(hints[field.name], "__args__", ())]

@@ -1,0 +1,60 @@
+"""Where workers are: every address of every host named in `SIE_GATEWAY_WORKERS`, looked up each second.
+
+A headless Service has one address per ready pod, so a name that is looked up is all that a cluster needs.
+"""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from sie_core.settings import SettingsError
+from sie_gateway.workers import Address
+
+logger = logging.getLogger("sie.gateway")
+
+
+def parse_targets(urls: Sequence[str]) -> tuple[Address, ...]:
+    """Host (a name or an address) and port of each entry.
+
+    Raises `SettingsError` for an entry that is not `http://host:port`.
+    """
+    return tuple(_target(url) for url in urls)
+
+
+def _target(url: str) -> Address:
+    hint = "want a comma-separated list of `http://host:port`"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"`SIE_GATEWAY_WORKERS` has `{url}`: {error}", hint=hint) from error
+    if parts.scheme != "http" or not parts.hostname or port is None or parts.path.strip("/") or parts.query:
+        raise SettingsError(f"`SIE_GATEWAY_WORKERS` has `{url}`", hint=hint)
+    return Address(parts.hostname, port)
+
+
+async def resolve(targets: Sequence[Address]) -> set[Address] | None:
+    """Every address of every target; None where a name could not be looked up for want of a name service.
+
+    A name that is known not to exist has no workers: that is a Service without a ready pod.
+    """
+    loop = asyncio.get_running_loop()
+    found: set[Address] = set()
+    for target in targets:
+        try:
+            answers = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
+                continue
+            logger.debug("lookup_failed", extra={"fields": {"host": target.host, "reason": str(error)}})
+            return None
+        found |= _one_family([(answer[0], str(answer[4][0])) for answer in answers], target.port)
+    return found
+
+
+def _one_family(answers: Sequence[tuple[int, str]], port: int) -> set[Address]:
+    """IPv4 where there is any: the two addresses of a dual-stack pod are one worker."""
+    v4 = {Address(host, port) for family, host in answers if family == socket.AF_INET}
+    return v4 or {Address(host, port) for _, host in answers}
