@@ -26,7 +26,7 @@ class Counter:
         self._values[values] = self._values.get(values, 0.0) + by
 
     def lines(self) -> list[str]:
-        return [f"{self.name}{_shown(self.labels, key)} {value:g}" for key, value in sorted(self._values.items())]
+        return [f"{self.name}{_shown(self.labels, key)} {value:.15g}" for key, value in sorted(self._values.items())]
 
 
 class Gauge(Counter):
