@@ -3,11 +3,18 @@
 import pytest
 from kubernetes_validate import validate
 
+from sie_config.cli import main as sie_config
+from sie_config.settings import ConfigSettings
 from sie_core.settings import NAMES, load
+from sie_gateway.cli import main as sie_gateway
+from sie_gateway.settings import GatewaySettings
+from sie_server.cli import main as sie_server
 from sie_server.settings import ServeSettings
 
 FILES = ("guide.yaml", "every-knob.yaml", "hub.yaml", "folder.yaml")
 PROGRAMS = {"gateway": "sie-gateway", "config": "sie-config", "worker": "sie-server", "weights": "sie-server"}
+SETTINGS = {"sie-gateway": GatewaySettings, "sie-config": ConfigSettings, "sie-server": ServeSettings}
+COMMANDS = {"sie-gateway": sie_gateway, "sie-config": sie_config, "sie-server": sie_server}
 
 
 @pytest.mark.parametrize("minor", ["1.25", "1.29", "1.33", "1.37"])
@@ -79,13 +86,23 @@ def test_every_variable_is_one_that_its_program_reads(render, containers, file):
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_worker_takes_every_value_that_the_chart_sets(render, containers, file):
+def test_every_program_takes_the_values_that_the_chart_sets(render, containers, file):
     for where, container in containers(render(file)):
-        if PROGRAMS[container["name"]] == "sie-server":
-            env = {variable["name"]: variable.get("value", "from-a-secret") for variable in container["env"]}
-            settings = load(ServeSettings, env=env).value
+        env = {variable["name"]: variable.get("value", "from-a-secret") for variable in container["env"]}
+        settings = load(SETTINGS[PROGRAMS[container["name"]]], env=env).value
+        if isinstance(settings, ServeSettings):
             assert settings.hf_home is not None, where
             assert settings.local_cache == settings.hf_home / "hub", where
+
+
+@pytest.mark.parametrize("program", [*COMMANDS])
+def test_every_program_has_the_command_that_the_chart_gives_it(render, containers, program):
+    given = {
+        container["args"][0] for _, container in containers(render("guide.yaml")) if container["command"] == [program]
+    }
+
+    assert given
+    assert given <= set(COMMANDS[program].commands)
 
 
 def test_extra_variable_replaces_the_charts_own(render, one):

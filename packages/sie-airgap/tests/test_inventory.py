@@ -2,7 +2,7 @@
 
 import pytest
 
-from sie_airgap.inventory import ImageUse, conditionals, images, merged, repository
+from sie_airgap.inventory import ImageUse, conditionals, images
 
 
 def _pod(**spec):
@@ -97,12 +97,6 @@ def test_what_is_seen_pulled_is_no_guess_though_text_names_it_too():
     assert found == (ImageUse("r.example/a:1", ("Pod/p, container c", "Pod/p, container c, argument")),)
 
 
-def test_inventories_are_joined_with_every_reason():
-    joined = merged([ImageUse("a:1", ("x",), is_guess=True)], [ImageUse("a:1", ("y",)), ImageUse("b:1", ("z",))])
-
-    assert joined == (ImageUse("a:1", ("x", "y")), ImageUse("b:1", ("z",)))
-
-
 def test_every_switch_that_is_off_is_switched_on_alone():
     values = {"a": {"enabled": False, "size": 3}, "b": True, "c": {"d": {"create": False}}, "e": None, "f": [False]}
 
@@ -110,16 +104,3 @@ def test_every_switch_that_is_off_is_switched_on_alone():
         ("a.enabled", {"a": {"enabled": True}}),
         ("c.d.create", {"c": {"d": {"create": True}}}),
     ]
-
-
-@pytest.mark.parametrize(
-    ("reference", "name"),
-    [
-        ("ghcr.io/superlinked/sie-server:v0.3.1", "ghcr.io/superlinked/sie-server"),
-        ("localhost:5000/x", "localhost:5000/x"),
-        ("r.example/a:1@sha256:" + "0" * 64, "r.example/a"),
-        ("alpine", "alpine"),
-    ],
-)
-def test_repository_is_the_reference_without_tag_and_digest(reference, name):
-    assert repository(reference) == name

@@ -38,7 +38,7 @@ def _lock(*references):
 
 OURS = [f"ghcr.io/superlinked/{name}:v0.3.1" for name in ("sie-config", "sie-gateway", "sie-server")]
 BUCKET = Bucket(url="s3://sie-models-private/weights/")
-REGISTRY = PrivateRegistry(prefix="private-registry.example.com/sie", pull_secret="regcred")
+REGISTRY = PrivateRegistry(url="private-registry.example.com/sie", pull_secret="regcred")
 
 
 def test_values_have_the_guides_keys_and_the_locks_digest():

@@ -50,13 +50,6 @@ def images(objects: Objects) -> tuple[ImageUse, ...]:
     return _collected(sighting for each in objects for sighting in _in_object(each))
 
 
-def merged(*inventories: Iterable[ImageUse]) -> tuple[ImageUse, ...]:
-    """The union of several inventories, with every reason."""
-    return _collected(
-        _Sighting(use.reference, why, use.is_guess) for uses in inventories for use in uses for why in use.why
-    )
-
-
 def conditionals(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each value that is `false`, with an override that switches it on: `("config.enabled", {"config": …})`."""
     for path in _false(values, ()):
@@ -64,13 +57,6 @@ def conditionals(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any
         for part in reversed(path):
             override = {part: override}
         yield ".".join(path), override
-
-
-def repository(reference: str) -> str:
-    """A reference without tag and digest."""
-    name = reference.partition("@")[0]
-    head, slash, last = name.rpartition("/")
-    return head + slash + last.partition(":")[0]
 
 
 def _false(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sie_airgap.failures import Incomplete
-from sie_airgap.inventory import repository
+from sie_airgap.oci.reference import Place, mirrored, parse_place, parse_reference
 from sie_core.artifacts.lock import Lock, LockedImage, lock_digest
 
 _IMAGES = {
@@ -48,7 +48,7 @@ class Bucket:
 class PrivateRegistry:
     """Where images were mirrored: `private-registry.example.com/sie`, and the pull secret's name or None."""
 
-    prefix: str
+    url: str
     pull_secret: str | None = None
 
 
@@ -57,6 +57,7 @@ def offline_values(lock: Lock, *, bucket: Bucket, registry: PrivateRegistry | No
 
     Raises:
         Incomplete: the lock lacks one of the chart's images, and a registry is given.
+        ValueError: the registry's address cannot be one.
     """
     values: dict[str, Any] = {
         "workers": {
@@ -69,8 +70,9 @@ def offline_values(lock: Lock, *, bucket: Bucket, registry: PrivateRegistry | No
         "hfToken": {"create": False},
     }
     if registry is not None:
+        place = parse_place(registry.url)
         for name, path in _IMAGES.items():
-            _put(values, path, _image(_named(lock, name), registry.prefix))
+            _put(values, path, _image(_named(lock, name), place))
         if registry.pull_secret is not None:
             values["global"] = {"imagePullSecrets": [{"name": registry.pull_secret}]}
     return values
@@ -81,11 +83,6 @@ def offline_yaml(lock: Lock, *, bucket: Bucket, registry: PrivateRegistry | None
     head = f"# values-offline.yaml for the lock {lock_digest(lock)} (serial {lock.serial}).\n"
     lines = _written(offline_values(lock, bucket=bucket, registry=registry), ())
     return head + "# Written by `sie-airgap values`.\n" + "".join(f"{line}\n" for line in lines)
-
-
-def mirrored(reference: str, prefix: str) -> str:
-    """The repository of an image in the private registry: the prefix and the last part of its name."""
-    return f"{prefix.rstrip('/')}/{repository(reference).rpartition('/')[2]}"
 
 
 def _cluster_cache(lock: Lock, bucket: Bucket) -> dict[str, Any]:
@@ -111,7 +108,7 @@ def _cluster_cache(lock: Lock, bucket: Bucket) -> dict[str, Any]:
 
 def _named(lock: Lock, name: str) -> LockedImage:
     for image in lock.images:
-        if repository(image.reference).rpartition("/")[2] == name:
+        if parse_reference(image.reference).name == name:
             return image
     raise Incomplete(
         f"the lock has no image `{name}`, which the chart needs",
@@ -119,10 +116,10 @@ def _named(lock: Lock, name: str) -> LockedImage:
     )
 
 
-def _image(image: LockedImage, prefix: str) -> dict[str, Any]:
-    tag = image.reference.partition("@")[0].removeprefix(repository(image.reference)).removeprefix(":")
-    named = {"repository": mirrored(image.reference, prefix), "tag": tag, "digest": image.digest}
-    return {key: value for key, value in named.items() if value}
+def _image(image: LockedImage, place: Place) -> dict[str, Any]:
+    """By the name that `mirror images` gives it, and by the lock's digest."""
+    target = mirrored(parse_reference(image.reference), place)
+    return {"repository": f"{target.registry}/{target.repository}", "tag": target.tag, "digest": image.digest}
 
 
 def _put(tree: dict[str, Any], path: tuple[str, ...], value: object) -> None:
