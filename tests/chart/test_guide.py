@@ -1,5 +1,8 @@
 """The offline guide's values, as written, do what the guide says."""
 
+import re
+import subprocess
+
 import pytest
 
 from sie_airgap.inventory import images
@@ -99,3 +102,21 @@ def test_both_helms_render_the_same(render):
     old, new = (render("guide.yaml", program=parts.helm(version=each)) for each in (parts.HELM_3, parts.HELM_4))
 
     assert sorted(old, key=str) == sorted(new, key=str)
+
+
+def test_notes_call_the_gateway_with_code_that_can_be_pasted(chart, helm_4):
+    """Helm 4 alone: Helm 3 renders notes only with a cluster to talk to."""
+    command = [str(helm_4), "install", "sie", str(chart), "--namespace", "sie", "--dry-run=client"]
+    notes = subprocess.run(
+        [*command, "--values", str(chart.parents[1] / "tests" / "chart" / "guide.yaml")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.partition("NOTES:")[2]
+
+    (code,) = re.findall(r'^python3 -c "\n(.*?)^"$', notes, re.MULTILINE | re.DOTALL)
+    compile(code, "NOTES.txt", "exec")
+    assert "gpu='l4', wait_for_capacity=True, provision_timeout_s=600" in code
+    assert "kubectl -n sie port-forward svc/sie-sie-cluster-gateway 8080:8080 &" in notes
+    assert "Pending" in notes
+    assert "the hub is off" in notes
