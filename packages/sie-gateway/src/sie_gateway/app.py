@@ -125,12 +125,6 @@ class Gateway:
             # for an answer that was not finished.
             logger.warning("answer_cut_off", extra={"fields": {"request_id": request_id, "reason": str(error)}})
             return
-        except Exception:
-            logger.exception("bug", extra={"fields": {"request_id": request_id, "path": scope["path"]}})
-            bug = Refuse(ApiError("INTERNAL_ERROR", "the gateway failed on this call", hint="its log says where"))
-            with contextlib.suppress(RuntimeError):  # an answer had begun
-                await self._refuse(send, bug, request_id=request_id, headers=headers)
-            return
         self._metrics.requests.add(endpoint, str(code))
         self._metrics.seconds.observe(self._clock() - started_s, endpoint)
 

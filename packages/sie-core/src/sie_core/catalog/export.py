@@ -26,7 +26,7 @@ class ExportedModel(Struct, frozen=True):
 
 
 class Export(Struct, frozen=True):
-    """`generated_at` is when this epoch began (ISO 8601, UTC): the same epoch is the same bytes."""
+    """`generated_at` is when this epoch began to be served (ISO 8601, UTC), not when it was asked for."""
 
     snapshot_version: int
     epoch: int

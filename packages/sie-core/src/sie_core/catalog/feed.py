@@ -85,6 +85,7 @@ class Feed:
             _shut(connection)
         if self._thread.is_alive():
             self._thread.join(timeout=TIMEOUT_S)
+        self._close()
 
     def follow(self) -> None:
         """Look, pause, look again, until stopped."""

@@ -241,10 +241,21 @@ def _counting(app: App, drain: Drain) -> App:
         drain.enter()
         try:
             await app(scope, receive, _closing(send) if drain.begun else send)
+        except Exception:
+            await _answer_bug(scope, send)
         finally:
             drain.leave()
 
     return counted
+
+
+async def _answer_bug(scope: Scope, send: Send) -> None:
+    """Log what escaped, and answer as every error is answered if nothing has been sent."""
+    id_ = request_id(scope)
+    logger.exception("bug", extra={"fields": {"path": scope["path"], "request_id": id_}})
+    error = ApiError("INTERNAL_ERROR", "the process failed on this call", hint="its log says where")
+    with contextlib.suppress(RuntimeError):  # an answer had begun: uvicorn closes the connection
+        await send_error(send, error, request_id=id_)
 
 
 def _closing(send: Send) -> Send:
