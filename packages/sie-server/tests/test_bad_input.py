@@ -5,9 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from sie_testing.site import Caller
-
 from sie_core.http.asgi import Message
+from sie_testing.site import Caller
 
 ENCODE = "/v1/encode/acme/tiny"
 GOOD = {"items": [{"text": "a"}]}

@@ -18,7 +18,7 @@ from sie_core.wire.arrays import from_wire
 from sie_server.api.inference import Identity
 from sie_server.api.routes import Worker
 from sie_server.engine.engine import Engine, Limits
-from sie_server.engine.residency import Loading, Made, State
+from sie_server.engine.residency import Loading, Made, Say, State
 
 T = TypeVar("T")
 TINY = ModelId("acme/tiny")
@@ -87,7 +87,7 @@ class Site:
 
     def __init__(
         self,
-        loads: Callable[[ModelSpec], Made],
+        loads: Callable[[ModelSpec, Say], Made],
         *,
         catalog: Catalog,
         kept: Sequence[ModelId],

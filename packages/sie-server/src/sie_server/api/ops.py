@@ -1,7 +1,6 @@
 """What operators, gateways and scrapers ask: health, readiness, heartbeat, metrics, and the list of models."""
 
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sie_core.catalog.spec import ModelSpec
@@ -12,17 +11,6 @@ from sie_server.api.inference import Identity
 from sie_server.api.offer import Offer
 from sie_server.engine.engine import Engine
 from sie_server.engine.residency import Failed, Loading, Resident, State
-from sie_server.observability import (
-    LOAD_FAILURES,
-    LOAD_SECONDS,
-    MODEL_LOADED,
-    MODEL_MEMORY,
-    QUEUE_DEPTH,
-    QUEUED_TOKENS,
-    Counter,
-    Labels,
-    gauge,
-)
 
 
 def host_name() -> str:
@@ -101,25 +89,19 @@ class Operations:
             id=spec.id,
         )
 
-    def metrics(self) -> str:
-        return self.engine.metrics.render(self._gauges())
-
-    def _gauges(self) -> Iterator[Counter]:
-        residents = [state for state in self.engine.residency.states().values() if isinstance(state, Resident)]
-        depth: dict[Labels, float] = {(one.spec.id,): len(one.scheduler) for one in residents}
-        yield gauge(QUEUE_DEPTH, "Items that wait for the device.", ("model",), depth)
-        queued: dict[Labels, float] = {(): self.engine.queued_tokens}
-        yield gauge(QUEUED_TOKENS, "Tokens admitted and not yet answered.", (), queued)
-        loaded: dict[Labels, float] = {(one.spec.id, self.device): 1 for one in residents}
-        yield gauge(MODEL_LOADED, "1 for each model that answers at once.", ("model", "device"), loaded)
-        memory: dict[Labels, float] = {(one.spec.id, self.device): one.model.memory_bytes for one in residents}
-        yield gauge(MODEL_MEMORY, "What a loaded model holds, about.", ("model", "device"), memory)
-        seconds: dict[Labels, float] = {(one.spec.id,): one.load_s for one in residents}
-        yield gauge(LOAD_SECONDS, "How long the last load took.", ("model",), seconds)
-        failures: dict[Labels, float] = {
-            (str(model), kind): count for (model, kind), count in self.engine.residency.failures.copy().items()
-        }
-        yield Counter(LOAD_FAILURES, "Loads that failed.", ("model", "error_class"), values=failures)
+    def metrics(self) -> bytes:
+        """The page for a scraper, its gauges as of now."""
+        engine, metrics = self.engine, self.engine.metrics
+        residents = [state for state in engine.residency.states().values() if isinstance(state, Resident)]
+        metrics.queue_depth.replace({(one.spec.id,): len(one.scheduler) for one in residents})
+        metrics.queued_tokens.replace({(): engine.queued_tokens})
+        metrics.loaded.replace({(one.spec.id, self.device): 1 for one in residents})
+        metrics.memory.replace({(one.spec.id, self.device): one.model.memory_bytes for one in residents})
+        metrics.load_seconds.replace({(one.spec.id,): one.load_s for one in residents})
+        metrics.load_failures.replace(
+            {(str(model), kind): n for (model, kind), n in engine.residency.failures.copy().items()}
+        )
+        return metrics.page()
 
 
 def state_name(state: State | None) -> str:

@@ -11,6 +11,7 @@ from sie_core.catalog.catalog import Catalog
 from sie_core.errors import ApiError
 from sie_core.http.asgi import Receive, Scope, Send
 from sie_core.http.auth import Auth
+from sie_core.http.metrics import CONTENT_TYPE
 from sie_core.http.respond import CallerGone, request_id, send_bytes, send_error, send_json, send_text
 from sie_core.http.serve import Drain
 from sie_core.wire import envelope
@@ -18,11 +19,10 @@ from sie_server.api.inference import SERVER_VERSION, Identity, Inference
 from sie_server.api.offer import Offer
 from sie_server.api.ops import Operations
 from sie_server.engine.engine import Engine
-from sie_server.observability import EVENT_BUG, EVENT_CATALOG
+from sie_server.observability import EVENT_BUG, EVENT_CALLER_GONE, EVENT_CATALOG
 
 logger = logging.getLogger("sie.app")
 
-METRICS_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _MODEL = "/v1/models/"
 _NOT_YET = ("/v1/embeddings", "/v1/rerank", "/ws/status")
 
@@ -70,7 +70,7 @@ class Worker:
         except ApiError as error:
             await send_error(send, error, request_id=call_id, headers=[SERVER_VERSION])
         except CallerGone:
-            logger.debug("caller gone", extra={"fields": {"path": scope["path"], "request_id": call_id}})
+            logger.debug(EVENT_CALLER_GONE, extra={"fields": {"path": scope["path"], "request_id": call_id}})
         except Exception:
             logger.exception(EVENT_BUG, extra={"fields": {"path": scope["path"], "request_id": call_id}})
             said = f"the worker failed on a bug of its own; its log has the trace under request id `{call_id}`"
@@ -121,7 +121,7 @@ class Worker:
             await send_text(send, 503, f"not ready: {reason}\n")
 
     async def _metrics(self, send: Send) -> None:
-        await send_bytes(send, 200, self._operations.metrics().encode(), content_type=METRICS_TYPE)
+        await send_bytes(send, 200, self._operations.metrics(), content_type=CONTENT_TYPE)
 
 
 def _want_method(scope: Scope, method: str) -> None:

@@ -20,7 +20,7 @@ from sie_core.errors import ApiError
 from sie_core.ids import ModelId
 from sie_server.engine.executor import Executor, Finished
 from sie_server.engine.jobs import Job, Result, Stamps, Ticket, late
-from sie_server.engine.residency import Made, Residency, Resident, State
+from sie_server.engine.residency import Made, Residency, Resident, Say, State
 from sie_server.engine.scheduler import Scheduler
 from sie_server.models.calls import Call, Model, Prepared
 from sie_server.observability import EVENT_MODEL_UNLOADED, Metrics
@@ -62,7 +62,7 @@ class Engine:
 
     def __init__(
         self,
-        load: Callable[[ModelSpec], Made],
+        load: Callable[[ModelSpec, Say], Made],
         *,
         limits: Limits,
         kept: Sequence[ModelId] = (),

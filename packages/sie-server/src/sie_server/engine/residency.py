@@ -81,8 +81,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Loading:
+    """`note`: what is being done at the moment, for whoever asks."""
+
     since_s: float
     attempts: int
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Failed:
 
 
 State = Loading | Resident | Failed
+Say = Callable[[str], None]
 
 
 def failure_of(error: Exception) -> Failure:
@@ -125,7 +129,7 @@ class Residency:
     """State by model id. States are replaced whole, so reading one takes no lock.
 
     Args:
-        load: makes a model of a spec; blocks; raises what `failure_of` reads.
+        load: makes a model of a spec; blocks; says what it is doing; raises what `failure_of` reads.
         queue: makes the queue of a model that was built, before anybody can see that it is loaded.
         kept: ids that the operator named: loaded at the start and tried again by themselves.
         on_change: told in the loading thread after each new state.
@@ -133,7 +137,7 @@ class Residency:
 
     def __init__(
         self,
-        load: Callable[[ModelSpec], Made],
+        load: Callable[[ModelSpec, Say], Made],
         *,
         queue: Callable[[ModelId, Model], Scheduler],
         kept: Iterable[ModelId] = (),
@@ -175,7 +179,8 @@ class Residency:
         if isinstance(state, Failed) and not state.may_try(self._clock()):
             raise refusal(spec.id, state)
         self.begin(spec)
-        raise ApiError("MODEL_LOADING", f"model `{spec.id}` is being loaded")
+        note = state.note if isinstance(state, Loading) else ""
+        raise ApiError("MODEL_LOADING", f"model `{spec.id}` is being loaded" + (f": {note}" if note else ""))
 
     def begin(self, spec: ModelSpec) -> None:
         """Loads in a thread of its own; does nothing while it is loading or loaded."""
@@ -217,13 +222,18 @@ class Residency:
     def _outcome(self, spec: ModelSpec, attempts: int) -> Resident | Failed:
         started_s = self._clock()
         try:
-            made = self._load(spec)
+            made = self._load(spec, lambda note: self._note(spec, started_s, attempts, note))
         except Exception as error:  # every failure of a load becomes an answer to whoever asks for the model
             return self._failed(spec.id, failure_of(error), attempts)
         load_s = self._clock() - started_s
         fields = {"model": spec.id, "revision": made.revision, "verified": made.verified, "seconds": round(load_s, 3)}
         logger.info(EVENT_MODEL_LOADED, extra={"fields": fields})
         return Resident(spec, made, self._queue(spec.id, made.model), load_s)
+
+    def _note(self, spec: ModelSpec, since_s: float, attempts: int, note: str) -> None:
+        with self._lock:
+            if self._specs.get(spec.id) is spec:
+                self._states[spec.id] = Loading(since_s, attempts, note)
 
     def _failed(self, model_id: ModelId, failure: Failure, attempts: int) -> Failed:
         key = (model_id, failure.error_class)

@@ -1,0 +1,286 @@
+"""One worker process: from settings to models on their way, a server that listens, and a person who knows.
+
+Models begin to load before the server is even imported: the first answer waits for both, and they need
+different things (one the disk and a compiler, the other the interpreter).
+"""
+
+import asyncio
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sie_core.catalog.catalog import Catalog
+from sie_core.catalog.spec import ModelSpec
+from sie_core.http import log
+from sie_core.ids import ModelId, nearest, parse_machine_profile
+from sie_core.settings import SettingsError
+from sie_server import __version__, weights
+from sie_server.engine.engine import Engine, Limits
+from sie_server.engine.residency import Failed, Made, Resident, Say, State
+from sie_server.observability import EVENT_LOADING, EVENT_READY
+from sie_server.settings import ServeSettings
+from sie_server.sources import Sources
+from sie_server.telling import Told, complain, described
+
+if TYPE_CHECKING:
+    from sie_core.http.auth import Auth
+    from sie_core.http.serve import Drain
+    from sie_server.api.routes import Worker
+
+logger = logging.getLogger("sie.worker")
+
+SLOW_S = 1.0
+"""A start that takes longer than this says what it is waiting for."""
+
+
+class News:
+    """What the person who started the process is told: that it is ready, or why it will not be.
+
+    Args:
+        gives_up: whether a model that cannot be loaded ends the process. Alone on a machine nothing would ever
+            change by itself; with a bucket an operator can put right what is missing while we ask again.
+    """
+
+    def __init__(self, kept: Sequence[ModelId], *, gives_up: bool, as_json: bool, started_s: float) -> None:
+        self.exit_code = 0
+        self._kept = kept
+        self._gives_up = gives_up
+        self._as_json = as_json
+        self._started_s = started_s
+        self._lock = threading.Lock()
+        self._loaded: dict[ModelId, Resident] = {}
+        self._url: str | None = None
+        self._stop: Callable[[], None] | None = None
+        self._was_ready = False
+
+    def stops_by(self, stop: Callable[[], None]) -> None:
+        """`stop` may be called from any thread."""
+        with self._lock:
+            self._stop = stop
+            stops = self.exit_code != 0
+        if stops:
+            stop()
+
+    def listening(self, url: str) -> None:
+        with self._lock:
+            self._url = url
+            self._tell_if_ready()
+
+    def still_waiting(self) -> None:
+        """To be called once, `SLOW_S` after the start."""
+        with self._lock:
+            left = [model for model in self._kept if model not in self._loaded]
+            if left and self._url is not None and not self._was_ready and not self.exit_code:
+                line = f"listening on {self._url}; still loading {', '.join(left)}"
+                self._say(line, EVENT_LOADING, url=self._url, models=left)
+
+    def changed(self, model_id: ModelId, state: State) -> None:
+        """In a loading thread."""
+        with self._lock:
+            if isinstance(state, Resident):
+                self._loaded[model_id] = state
+                self._tell_if_ready()
+                return
+            gives_up = isinstance(state, Failed) and model_id in self._kept and self._gives_up
+            if not isinstance(state, Failed) or not gives_up:
+                return
+            self.exit_code = self.exit_code or state.failure.exit_code
+            stop = self._stop
+        complain(f"model `{model_id}` cannot be loaded: {state.failure.message}", state.failure.hint)
+        if stop is not None:
+            stop()
+
+    def _tell_if_ready(self) -> None:
+        if self._was_ready or self._url is None or any(model not in self._loaded for model in self._kept):
+            return
+        self._was_ready = True
+        seconds = time.monotonic() - self._started_s
+        models = [_described(self._loaded[model]) for model in self._kept]
+        said = ", ".join(models) or "models are loaded by the first call that names them"
+        line = f"ready on {self._url} after {seconds:.2f} s: {said}"
+        self._say(line, EVENT_READY, url=self._url, models=models, seconds=round(seconds, 3))
+
+    def _say(self, line: str, event: str, **fields: object) -> None:
+        if self._as_json:
+            logger.info(event, extra={"fields": fields})
+        else:
+            print(f"sie-server {__version__} {line}", file=sys.stderr, flush=True)
+
+
+def run(settings: ServeSettings, *, started_s: float) -> int:
+    """Serves until a signal; the exit code.
+
+    Raises:
+        SettingsError: settings that cannot be meant together or with this catalog.
+        OSError: the address cannot be listened on.
+    """
+    log.configure(settings.log_level, as_json=settings.log_json)
+    catalog = Catalog.shipped()
+    check(settings, catalog)
+    kept = [ModelId(model) for model in settings.models]
+    sources = Sources.of(settings)
+    news = News(kept, gives_up=settings.cluster_cache is None, as_json=settings.log_json, started_s=started_s)
+    engine = Engine(maker(settings, sources), limits=limits(settings), kept=kept, on_change=news.changed)
+    for model in kept:
+        spec = catalog.find(model)
+        if spec is not None:
+            engine.residency.begin(spec)
+
+    # Here and not above: the web server is imported while the models load.
+    from sie_core.http.serve import Drain
+    from sie_core.http.serve import run as serve
+
+    drain = Drain()
+    worker = _worker(settings, engine, catalog, drain)
+
+    @asynccontextmanager
+    async def lifespan() -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        engine.start()
+        news.stops_by(lambda: _call_safely(loop, lambda: drain.begin(linger=False)))
+        loop.call_later(SLOW_S, news.still_waiting)
+        stop_following = follow(settings, worker, loop)
+        yield
+        stop_following()
+        engine.close()
+
+    serve(worker, host=settings.host, port=settings.port, drain=drain, lifespan=lifespan, on_listening=news.listening)
+    return news.exit_code
+
+
+def check(settings: ServeSettings, catalog: Catalog) -> None:
+    """Raises `SettingsError` for what a type cannot refuse."""
+    if settings.machine_profile is not None:
+        try:
+            parse_machine_profile(settings.machine_profile)
+        except ValueError as error:
+            raise SettingsError(f"`SIE_MACHINE_PROFILE`: {error}") from error
+    for name, value in (
+        ("SIE_QUEUE_TOKENS", settings.queue_tokens),
+        ("SIE_BATCH_TOKENS", settings.batch_tokens),
+        ("SIE_TOKENIZER_THREADS", settings.tokenizer_threads),
+        ("SIE_MAX_BODY_BYTES", settings.max_body_bytes),
+    ):
+        if value < 1:
+            raise SettingsError(f"`{name}` is {value}, want at least 1")
+    if settings.config_service_url is not None:
+        return  # its catalog may hold more than ours
+    if catalog.bundle(settings.bundle) is None:
+        names = [bundle.name for bundle in catalog.bundles]
+        raise SettingsError(f"`SIE_BUNDLE` is `{settings.bundle}`", hint=f"there are: {', '.join(names)}")
+    offered = catalog.models_of(settings.bundle)
+    for model in settings.models:
+        if model not in offered:
+            near = nearest(model, offered)
+            hint = f"nearest: {', '.join(near)}" if near else "`sie-server models` lists them all"
+            raise SettingsError(f"no model `{model}` in bundle `{settings.bundle}`", hint=hint)
+
+
+def limits(settings: ServeSettings) -> Limits:
+    return Limits(
+        queue_tokens=settings.queue_tokens,
+        batch_tokens=settings.batch_tokens,
+        streams=streams_of(cores())[0],
+        tokenizer_threads=settings.tokenizer_threads,
+    )
+
+
+def streams_of(available: int) -> tuple[int, int]:
+    """(streams, threads of each) for so many cores: two streams, since while one batch is packed or answered the
+    other computes, and two threads in one stream gain less than two streams."""
+    streams = min(2, available)
+    return streams, available // streams
+
+
+def cores() -> int:
+    """The cores that this process may use: its affinity, and the quota of its control group where there is one.
+
+    A container with a quota of 2 on a machine of 64 would else start 64 threads and be stopped most of the time.
+    """
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return available
+    return available if quota == "max" else max(1, min(available, math.ceil(int(quota) / int(period))))
+
+
+def maker(settings: ServeSettings, sources: Sources) -> Callable[[ModelSpec, Say], Made]:
+    """What the engine loads models by: files that are verified, then a graph built of them."""
+    streams, threads = streams_of(cores())
+
+    def make(spec: ModelSpec, say: Say) -> Made:
+        told = Told(settings.log_json)
+
+        def tell(state: weights.State) -> None:
+            told(state)
+            say(described(state))
+
+        snapshot = sources.snapshot(spec, tell)
+        say("")
+        from sie_server.models.build import load
+
+        model = load(spec, snapshot.folder, precision=settings.precision, streams=streams, threads=threads)
+        return Made(model, snapshot.manifest.revision, snapshot.verified)
+
+    return make
+
+
+def follow(settings: ServeSettings, worker: "Worker", loop: asyncio.AbstractEventLoop) -> Callable[[], None]:
+    """Begins to follow the config service's catalog, where there is one; what is returned ends it."""
+    if settings.config_service_url is None:
+        return lambda: None
+    from sie_core.catalog.feed import Feed
+
+    token = settings.tokens[0] if settings.tokens else None
+    feed = Feed(
+        settings.config_service_url,
+        token=token,
+        on_change=lambda catalog: _call_safely(loop, lambda: worker.swap(catalog)),
+    )
+    feed.start()
+    return feed.stop
+
+
+def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, drain: "Drain") -> "Worker":
+    from sie_server.api.inference import Identity
+    from sie_server.api.ops import host_name
+    from sie_server.api.routes import Worker
+
+    identity = Identity(
+        name=settings.worker_name or host_name(),
+        pool=settings.pool,
+        bundle=settings.bundle,
+        machine_profile=settings.machine_profile,
+    )
+    auth = _auth(settings)
+    return Worker(engine, catalog, identity=identity, auth=auth, drain=drain, max_body_bytes=settings.max_body_bytes)
+
+
+def _auth(settings: ServeSettings) -> "Auth":
+    from sie_core.http.auth import configure
+
+    try:
+        return configure(settings.auth_mode, settings.tokens, exempt_operational=True)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _call_safely(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+    """From another thread; a loop that has just ended needs nothing any more."""
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(action)
+
+
+def _described(resident: Resident) -> str:
+    made = resident.made
+    sizes = ", ".join(f"{output} {dims}" for output, dims in made.model.dims.items())
+    verified = "verified" if made.verified else "unverified"
+    return f"{resident.spec.id} ({made.model.precision}, {sizes}, commit {made.revision[:12]}, {verified})"

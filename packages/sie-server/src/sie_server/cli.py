@@ -1,0 +1,102 @@
+"""`sie-server serve | weights | models | settings`.
+
+Nothing heavy is imported here: the settings are read first, and the offline variables are set before
+anything that would read them.
+"""
+
+import time
+
+STARTED_S = time.monotonic()
+
+import errno  # noqa: E402 - the clock starts before the imports
+import sys  # noqa: E402
+from typing import Any, NoReturn  # noqa: E402
+
+import click  # noqa: E402
+
+from sie_core.http.flags import options, stop, table  # noqa: E402
+from sie_core.settings import Loaded, SettingsError  # noqa: E402
+from sie_server import __version__  # noqa: E402
+from sie_server.settings import ServeSettings, read, seal_hub  # noqa: E402
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="sie-server")
+def main() -> None:
+    """The worker of SIE: embeddings over HTTP, from verified files, with no internet."""
+
+
+@main.command()
+@options(ServeSettings)
+def serve(**flags: Any) -> None:
+    """Load models and answer calls until stopped.
+
+    \b
+    sie-server serve --models sentence-transformers/all-MiniLM-L6-v2 --local-cache ./models
+    """
+    settings = _settings(flags).value
+    from sie_server.app import run
+
+    try:
+        sys.exit(run(settings, started_s=STARTED_S))
+    except SettingsError as error:
+        stop(error)
+    except OSError as error:
+        _cannot_listen(error)
+
+
+@main.command()
+@options(ServeSettings)
+def weights(**flags: Any) -> None:
+    """Fetch and verify the models of --models, then exit; with none, check that the bucket can be read.
+
+    What a person must put right (a permission, a missing file) is said, and looked at again every minute: in a
+    cluster the pod stays in Init and its log says why.
+    """
+    settings = _settings(flags).value
+    from sie_server.fetching import fetch
+
+    try:
+        sys.exit(fetch(settings))
+    except SettingsError as error:
+        stop(error)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+@main.command()
+@options(ServeSettings)
+def models(**flags: Any) -> None:
+    """List the models of the bundle: id, outputs, commit, and what the local cache holds of them."""
+    settings = _settings(flags).value
+    from sie_server.fetching import listing
+
+    click.echo(listing(settings))
+
+
+@main.command("settings")
+@options(ServeSettings)
+def show_settings(**flags: Any) -> None:
+    """Print every effective value and where it comes from."""
+    click.echo(table(_settings(flags)))
+
+
+def _settings(flags: dict[str, Any]) -> Loaded[ServeSettings]:
+    """Ends the process where they cannot be meant; seals the hub where it is not to be asked."""
+    try:
+        loaded = read(flags)
+    except SettingsError as error:
+        stop(error)
+    if not loaded.value.asks_hub:
+        seal_hub()
+    return loaded
+
+
+def _cannot_listen(error: OSError) -> NoReturn:
+    """A port that is taken is a matter of usage (2), one that may not be taken of permission (6)."""
+    click.echo(f"error: {error.strerror or error}\n\nhint: `--port 0` takes a free port and says which", err=True)
+    sys.exit(6 if error.errno == errno.EACCES else 2)
+
+
+if __name__ == "__main__":
+    main()

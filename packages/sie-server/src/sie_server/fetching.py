@@ -1,0 +1,91 @@
+"""`sie-server weights` and `sie-server models`: the files of models, fetched or looked for, without serving.
+
+`fetch` is the init container of a worker. Inside a cluster it does not give up: what a person must put right
+is said, with what to do, and looked at again every minute, so that a pod waits in `Init` instead of
+crash-looping. Without a bucket nothing would change by itself, and it ends with the error's exit code.
+"""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sie_core.artifacts.errors import TransferError, TrustError
+from sie_core.catalog.catalog import Catalog
+from sie_server.engine.residency import PROBE_S
+from sie_server.settings import ServeSettings
+from sie_server.sources import Sources
+from sie_server.telling import Told, complain, megabytes
+
+
+def fetch(settings: ServeSettings, *, sleep: Callable[[float], None] = time.sleep) -> int:
+    """The exit code, when all is there.
+
+    Raises:
+        SettingsError: the settings cannot be meant.
+    """
+    sources, catalog = Sources.of(settings), Catalog.shipped()
+    signal.signal(signal.SIGTERM, _ended)  # as process 1 of a container it would not end by default
+    steps = [partial(_fetch, model, sources, catalog) for model in settings.models] or [partial(_look, sources)]
+    for step in steps:
+        code = _until_it_works(step, sources, sleep)
+        if code != 0:
+            return code
+    return 0
+
+
+def listing(settings: ServeSettings) -> str:
+    """The models of the bundle, one a line."""
+    catalog, sources = Catalog.shipped(), Sources.of(settings)
+    rows = [("MODEL", "OUTPUTS", "COMMIT", "LOCAL CACHE")]
+    for model in catalog.models_of(settings.bundle):
+        spec = catalog.specs[model]
+        here = "complete" if sources.is_here(spec) else "not there"
+        rows.append((spec.id, ",".join(spec.outputs), (spec.revision or "-")[:12], here))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+
+
+def _fetch(model: str, sources: Sources, catalog: Catalog) -> None:
+    spec = catalog.find(model)
+    if spec is None:  # the config service may know it; the worker asks for it then
+        _say(f"`{model}` is not in the catalog of this version; the worker fetches it once it is told what it is")
+        return
+    started_s, told = time.monotonic(), Told(as_json=False)
+    snapshot = sources.snapshot(spec, told)
+    size, seconds = megabytes(snapshot.manifest.size_bytes), time.monotonic() - started_s
+    came = f"fetched in {seconds:.1f} s" if told.anything else "was there"
+    manifest = snapshot.manifest
+    _say(f"`{model}` {came}: {size} in {len(manifest.files)} files, commit {manifest.revision}, verified")
+
+
+def _look(sources: Sources) -> None:
+    if sources.cluster is None:
+        _say("no models to fetch and no bucket to look into")
+        return
+    there = sources.in_bucket()
+    _say(f"{sources.cluster.url} can be read; it holds {len(there)} models: {', '.join(there) or '-'}")
+
+
+def _until_it_works(action: Callable[[], None], sources: Sources, sleep: Callable[[float], None]) -> int:
+    while True:
+        try:
+            action()
+        except (TransferError, TrustError) as error:
+            complain(str(error), error.hint)
+            if sources.cluster is None:
+                return error.exit_code
+            _say(f"looking again in {PROBE_S:.0f} s")
+            sleep(PROBE_S)
+        else:
+            return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _ended(number: int, frame: Any) -> None:
+    sys.exit(128 + number)

@@ -1,0 +1,170 @@
+"""Where this worker gets its models from: the local cache, the bucket, the hub; each opened when first needed.
+
+The clients of buckets take longer to import than a small model takes to load, and a cache that is whole needs
+none of them.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from threading import Lock as Mutex
+from typing import Any, BinaryIO
+
+from sie_core.artifacts.digest import Digest, parse_digest
+from sie_core.artifacts.errors import NotThere, Unreachable
+from sie_core.artifacts.lock import Lock, encode_lock, lock_file
+from sie_core.artifacts.store import Stat, Store, Traits
+from sie_core.artifacts.stores.hub import PUBLIC_HUB, Hub
+from sie_core.artifacts.stores.local import LocalStore
+from sie_core.artifacts.stores.open import open_store, parse_store_url
+from sie_core.artifacts.transfer import write
+from sie_core.catalog.spec import ModelSpec
+from sie_core.ids import ModelId
+from sie_core.settings import SettingsError
+from sie_server import weights
+from sie_server.settings import ServeSettings
+
+ATTEMPTS_ALONE = 3
+"""How often a machine on its own asks a hub that does not answer, before it says so and stops asking."""
+
+
+class LateStore:
+    """A bucket whose client is imported by the first question asked of it."""
+
+    traits: Traits
+
+    def __init__(self, url: str, *, path_style: bool) -> None:
+        """Raises `ValueError` for a URL that names no store."""
+        parse_store_url(url)
+        self.url = url.rstrip("/") + "/"
+        self._path_style = path_style
+
+    @cached_property
+    def opened(self) -> Store:
+        return open_store(self.url, path_style=self._path_style)
+
+    def __getattr__(self, name: str) -> Any:
+        """`traits`, asked for the first time; a property would not do, since the protocol's is an attribute."""
+        if name != "traits":
+            raise AttributeError(name)
+        self.traits = self.opened.traits
+        return self.traits
+
+    def stat(self, name: str) -> Stat | None:
+        return self.opened.stat(name)
+
+    def open(self, name: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        return self.opened.open(name, start=start, length=length)
+
+    def put(self, name: str, data: BinaryIO, *, size_bytes: int, digest: Digest) -> None:
+        self.opened.put(name, data, size_bytes=size_bytes, digest=digest)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        return self.opened.list(prefix)
+
+    def delete(self, name: str) -> None:
+        self.opened.delete(name)
+
+
+@dataclass
+class Sources:
+    """Safe from any thread.
+
+    Attributes:
+        pinned: digest of the lock whose commits are served; None: what the bucket's refs say.
+    """
+
+    cache: Path
+    cluster: LateStore | None
+    hub: Hub | None
+    pinned: Digest | None
+    require_verified: bool
+
+    def __post_init__(self) -> None:
+        self._mutex = Mutex()
+        self._pin: Lock | None = None
+
+    @classmethod
+    def of(cls, settings: ServeSettings) -> "Sources":
+        """Raises `SettingsError` for a URL, endpoint or digest that is none."""
+        try:
+            cluster, pinned, hub = None, None, None
+            if settings.cluster_cache is not None:
+                cluster = LateStore(settings.cluster_cache, path_style=settings.cluster_cache_path_style)
+            if settings.cluster_cache_lock is not None:
+                pinned = parse_digest(settings.cluster_cache_lock)
+            if settings.asks_hub:
+                token = settings.hf_token.reveal() if settings.hf_token is not None else None
+                hub = Hub(settings.hf_endpoint or PUBLIC_HUB, token=token)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        if pinned is not None and cluster is None:
+            raise SettingsError(
+                "`SIE_CLUSTER_CACHE_LOCK` is set and `SIE_CLUSTER_CACHE` is not",
+                hint="the lock is read from the bucket: set its URL",
+            )
+        return cls(settings.cache_folder, cluster, hub, pinned, settings.cluster_cache_require_verified)
+
+    def pin(self) -> Lock | None:
+        """The lock whose commits are served: from the local cache, else from the bucket, and then kept here.
+
+        Raises `TransferError` or `TrustError`.
+        """
+        with self._mutex:
+            if self._pin is None and self.pinned is not None and self.cluster is not None:
+                here = LocalStore(self.cache)
+                try:
+                    self._pin = weights.read_pin(here, self.pinned)
+                except NotThere:
+                    self._pin = weights.read_pin(self.cluster, self.pinned)
+                    write(here, lock_file(self.pinned), encode_lock(self._pin))
+            return self._pin
+
+    def snapshot(self, spec: ModelSpec, tell: weights.Progress) -> weights.Snapshot:
+        """The model's files, verified; waits for what passes by itself.
+
+        Raises `TransferError` or `TrustError`.
+        """
+        patience = _Patience(tell, most=None if self.cluster is not None else ATTEMPTS_ALONE)
+        pin = weights.keep_trying(self.pin, spec.id, progress=patience.tell, sleep=patience.sleep)
+        return weights.ensure(
+            spec,
+            cache=self.cache,
+            cluster=self.cluster,
+            hub=self.hub,
+            pin=pin,
+            require_verified=self.require_verified,
+            progress=patience.tell,
+            sleep=patience.sleep,
+        )
+
+    def in_bucket(self) -> tuple[ModelId, ...]:
+        """The models in the bucket; none without one. Raises as `snapshot` does, and when it cannot be read."""
+        self.pin()
+        return weights.models_in(self.cluster) if self.cluster is not None else ()
+
+    def is_here(self, spec: ModelSpec) -> bool:
+        """Whether the local cache holds the model, complete."""
+        return weights.find(spec, self.cache) is not None
+
+
+class _Patience:
+    """Waits for who does not answer: for ever inside a cluster, a few times on a machine of its own."""
+
+    def __init__(self, tell: weights.Progress, *, most: int | None) -> None:
+        self._tell = tell
+        self._most = most
+        self._attempts = 0
+        self._last = ""
+
+    def tell(self, state: weights.State) -> None:
+        self._last = state.message
+        self._tell(state)
+
+    def sleep(self, seconds: float) -> None:
+        self._attempts += 1
+        if self._most is not None and self._attempts >= self._most:
+            raise Unreachable(self._last.split("; next attempt", 1)[0], hint="is this machine online?")
+        time.sleep(seconds)
