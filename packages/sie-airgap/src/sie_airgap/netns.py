@@ -117,13 +117,16 @@ class Namespace:
             raise NamespaceError(f"`{' '.join(command)}` in {self.name}: {said}")
         return done.stdout
 
+    def ip(self, *commands: str) -> None:
+        """Run commands of `ip` inside, in one process."""
+        self.run(["ip", "-batch", "-"], given="\n".join(commands) + "\n")
+
     def route_into_itself(self, address: str, address6: str) -> None:
         """Give loopback the default routes, so that an attempt to leave meets the ruleset and is counted."""
-        self.run(["ip", "link", "set", "lo", "up"])
-        self.run(["ip", "route", "add", "default", "dev", "lo", "src", address])
+        commands = ["link set lo up", f"route add default dev lo src {address}"]
         if Path("/proc/net/if_inet6").exists():
-            self.run(["ip", "-6", "addr", "add", f"{address6}/128", "dev", "lo", "nodad"])
-            self.run(["ip", "-6", "route", "add", "default", "dev", "lo", "src", address6])
+            commands += [f"addr add {address6}/128 dev lo nodad", f"route add ::/0 dev lo src {address6}"]
+        self.ip(*commands)
 
     def start_counting(self, allowed: Sequence[str]) -> None:
         """Load the ruleset, make one control attempt over TCP and one over DNS, and begin again at 0.
@@ -135,7 +138,7 @@ class Namespace:
             NamespaceError: nft is refused, or the control attempts are not counted.
         """
         self.run(["nft", "-f", "-"], given=ruleset(allowed))
-        subprocess.run([*self.enter(), sys.executable, "-I", "-c", _CONTROL], check=False)
+        subprocess.run([*self.enter(), sys.executable, "-I", "-S", "-c", _CONTROL], check=False)
         seen = self._count(ATTEMPTS)
         if seen.tcp == 0 or seen.dns == 0:
             raise NamespaceError(f"the counter in {self.name} did not count the control attempts: {seen}")
@@ -193,13 +196,12 @@ class PodNamespace(Namespace):
 
     def join(self, bridge: str, *, link: str, address: str, prefix_bits: int) -> None:
         """Plug into `bridge` of the caller's namespace as `eth0` with `address`; no packet is sent by coming up."""
-        here = Namespace("the caller's namespace")
-        here.run(["ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", str(self.pid)])
-        here.run(["ip", "link", "set", link, "addrgenmode", "none", "master", bridge])
-        here.run(["ip", "link", "set", link, "up"])
-        self.run(["ip", "link", "set", "eth0", "addrgenmode", "none"])
-        self.run(["ip", "addr", "add", f"{address}/{prefix_bits}", "dev", "eth0"])
-        self.run(["ip", "link", "set", "eth0", "up"])
+        Namespace("the caller's namespace").ip(
+            f"link add {link} type veth peer name eth0 netns {self.pid}",
+            f"link set {link} addrgenmode none master {bridge}",
+            f"link set {link} up",
+        )
+        self.ip("link set eth0 addrgenmode none", f"addr add {address}/{prefix_bits} dev eth0", "link set eth0 up")
 
     def script(self, text: str) -> None:
         """Run a shell script inside both namespaces."""
@@ -248,11 +250,13 @@ def make_far_side(address: str, prefix_bits: int) -> Bridge:
     if links != ["lo"]:
         raise NamespaceError(f"this network namespace is in use: it has {', '.join(links)}, want `lo` alone")
     bridge = Bridge(name=BRIDGE, address=address, prefix_bits=prefix_bits)
-    # Without these two, bringing the bridge up sends packets of its own that would be counted.
-    here.run(["ip", "link", "add", bridge.name, "type", "bridge", "mcast_snooping", "0"])
-    here.run(["ip", "link", "set", bridge.name, "addrgenmode", "none"])
-    here.run(["ip", "addr", "add", f"{address}/{prefix_bits}", "dev", bridge.name])
-    here.run(["ip", "link", "set", bridge.name, "up"])
+    # Without the first two options, bringing the bridge up sends packets of its own that would be counted.
+    here.ip(
+        f"link add {bridge.name} type bridge mcast_snooping 0",
+        f"link set {bridge.name} addrgenmode none",
+        f"addr add {address}/{prefix_bits} dev {bridge.name}",
+        f"link set {bridge.name} up",
+    )
     here.route_into_itself(address, "fd77::" + address.rpartition(".")[2])
     here.start_counting([address])
     return bridge
