@@ -9,12 +9,14 @@ import pytest
 
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
+from sie_core.artifacts.manifest import FileEntry
 from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.memory import MemoryStore
 from sie_core.artifacts.stores.open import open_store
 from sie_core.artifacts.stores.s3 import PART_BYTES, S3Store, part_size_bytes
 from sie_core.artifacts.stores.streams import Body
+from sie_core.artifacts.transfer import fetch_file
 from sie_testing import seaweed
 from sie_testing.seaweed import Seaweed
 from sie_testing.store_suite import StoreSuite, blob, get, put
@@ -217,6 +219,44 @@ class _Interrupted(io.BytesIO):
         if self.tell() >= self._at:
             raise Unreachable("the medium is gone")
         return super().read(size)
+
+
+SPOILT = [
+    TcpFault("cut", after_bytes=1_000_000),
+    TcpFault("reset", after_bytes=2_500_000),
+    TcpFault("cut", after_bytes=500_000, times=4),
+    TcpFault("dribble", after_bytes=700),
+    TcpFault("status", status=503),
+]
+
+
+@pytest.mark.parametrize("fault", SPOILT, ids=lambda fault: f"{fault.kind}-{fault.times}")
+def test_a_fetch_arrives_whole_through(between: FaultyProxy, shaky: Store, tmp_path: Path, fault: TcpFault) -> None:
+    """A connection that broke is opened again where it stopped: little comes twice."""
+    data = blob(3_000_000)
+    put(shaky, "x", data)
+    before = between.answered_bytes
+    between.arm(fault)
+
+    fetch_file(shaky, "x", tmp_path / "x", FileEntry(path="x", digest=digest_of(data), size_bytes=len(data)))
+
+    assert (tmp_path / "x").read_bytes() == data
+    assert between.answered_bytes - before < len(data) + 1_000_000 * fault.times
+
+
+def test_a_byte_flipped_on_the_way_is_refused_and_nothing_is_kept(
+    between: FaultyProxy, shaky: Store, tmp_path: Path
+) -> None:
+    data = blob(3_000_000)
+    put(shaky, "x", data)
+    between.arm(TcpFault("flip", after_bytes=1_234_567))
+    entry = FileEntry(path="x", digest=digest_of(data), size_bytes=len(data))
+
+    with pytest.raises(TrustError, match="`x` is not what was locked"):
+        fetch_file(shaky, "x", tmp_path / "x", entry)
+    assert list(tmp_path.iterdir()) == []
+    fetch_file(shaky, "x", tmp_path / "x", entry)
+    assert (tmp_path / "x").read_bytes() == data
 
 
 @pytest.mark.parametrize("size_bytes", [1, PART_BYTES, 70 << 30, 320 << 30, 5 << 40])

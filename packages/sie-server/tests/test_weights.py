@@ -234,7 +234,7 @@ def test_an_empty_bucket_is_said(cache: Path) -> None:
 def test_files_without_a_manifest_are_not_served(bucket: Bucket, cache: Path) -> None:
     bucket.delete(hf_layout.manifest_file(MODEL, REVISION))
 
-    with pytest.raises(NotThere, match="4 files of commit 1110.* and no manifest"):
+    with pytest.raises(NotThere, match=r"4 files of commit 1110.* and no manifest"):
         weights.ensure(SPEC, cache=cache, cluster=bucket, sleep=stop)
 
 
@@ -348,7 +348,8 @@ def progress(state):
     if hold_at_bytes and state.done_bytes >= hold_at_bytes:
         print("holding", flush=True)
         sys.stdin.readline()
-snapshot = weights.ensure(ModelSpec(id=model), cache=root / "hub", cluster=LocalStore(root / "bucket"), progress=progress)
+bucket = LocalStore(root / "bucket")
+snapshot = weights.ensure(ModelSpec(id=model), cache=root / "hub", cluster=bucket, progress=progress)
 print("done", len(snapshot.manifest.files), flush=True)
 """
 
