@@ -66,7 +66,7 @@ def spent(faults: Iterable[Fault], met: Iterable[Fault]) -> list[Fault]:
 
 
 def answered(right: Callable[[], Answer], met: Sequence[Fault], *, has_token: bool, is_file: bool) -> Answer:
-    """The answer after the faults it met. Under a status nothing is done: the call may be made again as if never made."""
+    """The answer after the faults it met. Under a status nothing was done, so that the call can be made again."""
     answer = Answer(200) if any(fault.kind is FaultKind.STATUS for fault in met) else right()
     for fault in met:
         answer = _spoilt(answer, fault, has_token=has_token, is_file=is_file)

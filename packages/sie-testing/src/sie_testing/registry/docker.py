@@ -5,11 +5,11 @@ import shutil
 import socket
 import subprocess
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import httpx2
 
 USER, PASSWORD = "tester", "secret"
 _HTPASSWD = f"{USER}:$2b$04$kzIDRkFtFon6LPkrOAu.VOOXusVpzXeJC/woA6lb8kkBIQMkuOIeW\n"
@@ -65,12 +65,9 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
     until = time.monotonic() + READY_S
     while time.monotonic() < until:
         try:
-            urllib.request.urlopen(url, timeout=1).close()
+            httpx2.get(url, trust_env=False)
             return
-        except urllib.error.HTTPError as answered:
-            answered.close()
-            return
-        except OSError:
+        except httpx2.TransportError:
             if process.poll() is not None:
                 break
             time.sleep(0.02)

@@ -83,6 +83,10 @@ class Registry:
         with self._lock:
             self._faults = list(faults)
 
+    def blob_path(self, digest: Digest) -> Path:
+        """Where a blob or manifest lies, for tests that alter it."""
+        return self._storage.blob_path(digest)
+
     def answer(self, request: Request) -> Answer:
         with self._lock:
             met = due(self._faults, method=request.method, path=request.path)

@@ -28,11 +28,14 @@ class Storage:
         for folder in (self._blobs, self._repositories, self._uploads):
             folder.mkdir(parents=True, exist_ok=True)
 
+    def blob_path(self, digest: Digest) -> Path:
+        return self._blobs / hex_of(digest)
+
     def blob(self, repository: str, digest: Digest) -> Path | None:
         """Where the blob lies, if this repository has it; a manifest counts as one."""
         at = self._repository(repository)
         known = (at / "_layers" / hex_of(digest)).exists() or (at / "_manifests" / hex_of(digest)).exists()
-        return self._blobs / hex_of(digest) if known else None
+        return self.blob_path(digest) if known else None
 
     def link(self, repository: str, digest: Digest) -> None:
         """From now on this repository has the blob."""

@@ -1,0 +1,195 @@
+"""Mirroring images and charts: from the blobs of a store or an archive into a registry on the far side.
+
+What there is to push is planned first (`plan_images`, which changes nothing) and carried out then
+(`mirror_images`); both look at the registry, so that running twice pushes nothing the second time.
+"""
+
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+import msgspec
+import yaml
+
+from sie_airgap.blobs import Blobs
+from sie_airgap.chart_package import MEDIA_TYPE as CHART_CONTENT
+from sie_airgap.oci.copy import Copier, ImagePlan, plan_image
+from sie_airgap.oci.image import Content, Image, read_image
+from sie_airgap.oci.manifest import MAX_MANIFEST_BYTES, OCI_MANIFEST, Descriptor, Manifest, encode
+from sie_airgap.oci.reference import Place, Reference, mirrored, parse_reference
+from sie_airgap.oci.registry import Registry
+from sie_airgap.progress import Task
+from sie_core.artifacts.digest import Digest, digest_of
+from sie_core.artifacts.errors import NotThere, TrustError
+from sie_core.artifacts.lock import LockedBlob, LockedChart, LockedImage
+
+HELM_CONFIG = "application/vnd.cncf.helm.config.v1+json"
+
+
+@dataclass(frozen=True)
+class CarriedImage:
+    """An image as it lies in a store or an archive, blob by blob, under its lock."""
+
+    image: LockedImage
+    blobs: Blobs
+
+    @property
+    def where(self) -> str:
+        return self.blobs.where
+
+    def root(self) -> Content:
+        return self.manifest(self.image.digest)
+
+    def manifest(self, digest: Digest) -> Content:
+        """Raises `NotThere`, and `TrustError` for bytes that are not what the lock calls so."""
+        with self.blobs.open(digest) as stream:
+            data = stream.read(MAX_MANIFEST_BYTES + 1)
+        have = digest_of(data)
+        if have != digest:
+            message = f"a manifest of image `{self.image.reference}` is not what was locked"
+            raise TrustError(message, where=self.where, want=digest, have=have)
+        media_type = next((blob.media_type for blob in self.image.blobs if blob.digest == digest), "")
+        return Content(media_type, data, digest)
+
+    def open(self, digest: Digest, *, start: int = 0) -> BinaryIO:
+        return self.blobs.open(digest, start=start)
+
+
+def targets(images: Sequence[LockedImage], place: Place) -> dict[str, Reference]:
+    """What each image is called at the place, by its name in the lock.
+
+    Raises `ValueError` when two different images would be called the same.
+    """
+    taken: dict[Reference, LockedImage] = {}
+    named = {}
+    for image in images:
+        target = mirrored(parse_reference(image.reference), place)
+        other = taken.setdefault(target, image)
+        if other.digest != image.digest:
+            raise ValueError(f"`{other.reference}` and `{image.reference}` would both be called `{target}`")
+        named[image.reference] = target
+    return named
+
+
+def plan_images(images: Sequence[LockedImage], blobs: Blobs, registry: Registry) -> list[ImagePlan]:
+    """What the registry lacks of each image, in the lock's order. Changes nothing.
+
+    Raises `NotThere` where the blobs lack a manifest, `TrustError` for one that was altered, and what
+    `Registry` raises.
+    """
+    named = targets(images, registry.place)
+    plans = []
+    for image in images:
+        carried = CarriedImage(image, blobs)
+        whole = read_image(carried.root(), carried.manifest, where=f"{blobs.where} ({image.reference})")
+        plans.append(plan_image(whole, registry, named[image.reference]))
+    return plans
+
+
+def mirror_images(
+    images: Sequence[LockedImage],
+    blobs: Blobs,
+    registry: Registry,
+    plans: Sequence[ImagePlan],
+    task: Task,
+) -> None:
+    """Carries the plans out, one image after the other; `task` is told of every byte."""
+    copier = Copier(registry, advance=task.advance)
+    for image, plan in zip(images, plans, strict=True):
+        task.at(image.reference)
+        copier.copy(plan, CarriedImage(image, blobs))
+
+
+@dataclass(frozen=True)
+class ChartArtifact:
+    """A packaged chart as Helm keeps it in a registry: its metadata as config, the `.tgz` as the only layer."""
+
+    name: str
+    version: str
+    manifest_content: Content
+    config: bytes
+    tgz: bytes
+
+    @property
+    def where(self) -> str:
+        return f"chart {self.name}-{self.version}"
+
+    @property
+    def image(self) -> Image:
+        config = LockedBlob(digest_of(self.config), len(self.config), HELM_CONFIG)
+        layer = LockedBlob(digest_of(self.tgz), len(self.tgz), CHART_CONTENT)
+        return Image((self.manifest_content,), (config, layer), {})
+
+    def root(self) -> Content:
+        return self.manifest_content
+
+    def manifest(self, digest: Digest) -> Content:
+        raise NotThere(f"{self.where} has no manifest {digest} but its own")
+
+    def open(self, digest: Digest, *, start: int = 0) -> BinaryIO:
+        stream = BytesIO(self.tgz if digest == digest_of(self.tgz) else self.config)
+        stream.seek(start)
+        return stream
+
+
+def chart_artifact(tgz: bytes) -> ChartArtifact:
+    """What Helm would push, made from the `.tgz` alone, so that the same chart is the same manifest.
+
+    Raises `ValueError` for a file that is no packaged chart.
+    """
+    about = _chart_yaml(tgz)
+    config = msgspec.json.encode(about, order="sorted")
+    name, version = str(about.get("name", "")), str(about.get("version", ""))
+    if not name or not version:
+        raise ValueError("not a packaged chart: its Chart.yaml has no name or no version")
+    manifest = Manifest(
+        config=Descriptor(HELM_CONFIG, digest_of(config), len(config)),
+        layers=(Descriptor(CHART_CONTENT, digest_of(tgz), len(tgz)),),
+        annotations={"org.opencontainers.image.title": name, "org.opencontainers.image.version": version},
+    )
+    data = encode(manifest)
+    return ChartArtifact(name, version, Content(OCI_MANIFEST, data, digest_of(data)), config, tgz)
+
+
+def _chart_yaml(tgz: bytes) -> dict[str, object]:
+    try:
+        with tarfile.open(fileobj=BytesIO(tgz), mode="r:gz") as archive:
+            for member in archive:
+                if member.name.count("/") == 1 and member.name.endswith("/Chart.yaml"):
+                    stream = archive.extractfile(member)
+                    about = yaml.safe_load(stream.read(MAX_MANIFEST_BYTES)) if stream is not None else None
+                    if isinstance(about, dict):
+                        return about
+    except (tarfile.TarError, EOFError, OSError, yaml.YAMLError) as error:
+        raise ValueError(f"not a packaged chart: {error}") from error
+    raise ValueError("not a packaged chart: it has no NAME/Chart.yaml")
+
+
+def read_chart(chart: LockedChart, blobs: Blobs) -> bytes:
+    """The chart's `.tgz`. Raises `NotThere`, and `TrustError` for bytes that are not what was locked."""
+    with blobs.open(chart.digest) as stream:
+        tgz = stream.read(chart.size_bytes + 1)
+    have = digest_of(tgz)
+    if have != chart.digest:
+        raise TrustError(
+            f"chart `{chart.file}` is not what was locked", where=blobs.where, want=chart.digest, have=have
+        )
+    return tgz
+
+
+def plan_chart(artifact: ChartArtifact, registry: Registry) -> ImagePlan:
+    """What the registry lacks of a chart. Changes nothing.
+
+    `+`, which a version may have and a tag may not, is `_` in the tag, as Helm does it.
+    """
+    place = registry.place
+    target = Reference(place.host, place.repository(artifact.name), artifact.version.replace("+", "_"), None)
+    return plan_image(artifact.image, registry, target)
+
+
+def mirror_chart(artifact: ChartArtifact, registry: Registry, plan: ImagePlan, task: Task) -> None:
+    """Carries the plan out; then `helm pull oci://HOST/PREFIX/NAME --version VERSION` reads it."""
+    task.at(f"{plan.target}")
+    Copier(registry, advance=task.advance).copy(plan, artifact)

@@ -1,0 +1,97 @@
+"""An OCI image layout: images in a folder, blobs by digest and `index.json` over them.
+
+Read by any name that tools write there: the whole reference, `name:tag`, or the tag alone where it is the only one.
+"""
+
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from sie_airgap.oci.image import Content
+from sie_airgap.oci.manifest import MAX_MANIFEST_BYTES, OCI_INDEX, Descriptor, Index, encode, media_type_of
+from sie_airgap.oci.reference import Reference
+from sie_core.artifacts.digest import Digest, digest_of, hex_of
+from sie_core.artifacts.errors import NotThere, TrustError
+
+REF_NAME = "org.opencontainers.image.ref.name"
+IMAGE_NAME = "io.containerd.image.name"
+_MARKER = b'{"imageLayoutVersion":"1.0.0"}'
+
+
+class Layout:
+    """A layout in a folder; a folder that is not there yet is an empty one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def entries(self) -> tuple[Descriptor, ...]:
+        """What `index.json` names. Raises `NotThere` for a folder that is no layout."""
+        path = self.folder / "index.json"
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise NotThere(f"{self.folder} is not an OCI layout: it has no index.json") from error
+        try:
+            return msgspec.json.decode(data, type=Index).manifests
+        except msgspec.MsgspecError as error:
+            raise NotThere(f"{path} is not an index: {error}") from error
+
+    def find(self, reference: Reference) -> Descriptor:
+        """What the layout holds under this name. Raises `NotThere`, with the names that it does hold."""
+        entries = self.entries()
+        for name in _names(reference):
+            found = [entry for entry in entries if name in _names_of(entry)]
+            if len(found) == 1:
+                return found[0]
+        by_digest = [entry for entry in entries if entry.digest == reference.digest]
+        if by_digest:
+            return by_digest[0]
+        held = ", ".join(sorted({name for entry in entries for name in _names_of(entry)})) or "nothing with a name"
+        raise NotThere(f"{self.folder} has no `{reference}`", hint=f"it holds {held}")
+
+    def open(self, digest: Digest, *, start: int = 0) -> BinaryIO:
+        """Raises `NotThere`."""
+        try:
+            stream = self._blob(digest).open("rb")
+        except FileNotFoundError as error:
+            raise NotThere(f"{self.folder} has no blob {digest}") from error
+        stream.seek(start)
+        return stream
+
+    def manifest(self, digest: Digest) -> Content:
+        """A manifest or index, checked. Raises `NotThere`, `TrustError`."""
+        with self.open(digest) as stream:
+            data = stream.read(MAX_MANIFEST_BYTES + 1)
+        have = digest_of(data)
+        if have != digest:
+            raise TrustError(
+                "a manifest is not what it is called", where=str(self._blob(digest)), want=digest, have=have
+            )
+        return Content(media_type_of(data), data, digest)
+
+    def add_blob(self, data: bytes) -> Digest:
+        path = self._blob(digest_of(data))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return digest_of(data)
+
+    def add_image(self, name: str, content: Content) -> None:
+        """Keeps a manifest or index whose children are there, and names it; a name is moved if it is known."""
+        self.add_blob(content.data)
+        entry = Descriptor(content.media_type, content.digest, len(content.data), annotations={REF_NAME: name})
+        index = self.folder / "index.json"
+        others = [known for known in (self.entries() if index.exists() else ()) if name not in _names_of(known)]
+        index.write_bytes(encode(Index(manifests=(*others, entry), media_type=OCI_INDEX)))
+        (self.folder / "oci-layout").write_bytes(_MARKER)
+
+    def _blob(self, digest: Digest) -> Path:
+        return self.folder / "blobs" / "sha256" / hex_of(digest)
+
+
+def _names(reference: Reference) -> list[str]:
+    return [str(reference), f"{reference.name}:{reference.tag}", reference.tag or ""]
+
+
+def _names_of(entry: Descriptor) -> set[str]:
+    return {entry.annotations[key] for key in (REF_NAME, IMAGE_NAME) if key in entry.annotations}
