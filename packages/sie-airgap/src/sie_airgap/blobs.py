@@ -126,7 +126,8 @@ class BlobFolder:
         """Every whole blob, by digest in order."""
         folder = self.root / "blobs" / "sha256"
         for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            yield parse_digest(f"sha256:{path.name}")
+            if not path.suffix:  # others are still being fetched
+                yield parse_digest(f"sha256:{path.name}")
 
 
 def fill(

@@ -5,10 +5,15 @@ Neither is caught to continue. Each error carries the exit code of the command t
 
 
 class TransferError(Exception):
-    """It did not come. `transient` says whether the same attempt may succeed later untouched."""
+    """It did not come.
+
+    `transient` says whether the same attempt may succeed later untouched; `retry_after_s` when, where the far
+    end said so.
+    """
 
     exit_code = 5
     transient = True
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)

@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 _OTHER_FORMS = frozenset(
     (".onnx", ".onnx_data", ".h5", ".msgpack", ".gguf", ".ggml", ".ot", ".tflite", ".mlmodel", ".pb", ".xml", ".nemo")
 )
+_CODE = frozenset((".py", ".ipynb", ".so", ".sh"))
+"""Nothing from a snapshot is ever executed, so none of it is carried."""
 _OTHER_FOLDERS = frozenset(("onnx", "openvino", "coreml", "gguf", "tflite", "flax", "tf"))
 _OF_TRAINING = frozenset(
     ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "rng_state.pth", "trainer_state.json")
@@ -23,6 +25,8 @@ def selected(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_wanted(path: PurePosixPath, with_safetensors: set[PurePosixPath]) -> bool:
+    if path.suffix in _CODE or path.name == ".gitattributes":
+        return False
     if path.suffix in _OTHER_FORMS or path.name in _OF_TRAINING or _OTHER_FOLDERS.intersection(path.parts[:-1]):
         return False
     is_pickled = path.name.startswith("pytorch_model") and (

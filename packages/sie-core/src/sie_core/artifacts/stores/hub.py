@@ -47,6 +47,13 @@ class HubFile(Struct, frozen=True, order=True):
     hub_id: str
 
 
+class Card(Struct, frozen=True):
+    """What a reviewer asks of a repository: its licence (None: not said), and whether its files are gated."""
+
+    license: str | None
+    gated: bool
+
+
 class Hub:
     """One hub, as one reader."""
 
@@ -74,6 +81,11 @@ class Hub:
             found += [entry.file for entry in entries if entry.type == "file"]
             url = following.group(1) if following else None
         return tuple(sorted(found))
+
+    def card(self, repo: ModelId, revision: Revision) -> Card:
+        with self.get(f"/api/models/{repo}/revision/{revision}", what=f"`{repo}` at {revision}") as answer:
+            info: _Info = _json(answer, self.endpoint, _Info)
+        return info.card
 
     def manifest(self, repo: ModelId, revision: Revision) -> Manifest:
         """The files of a commit that are carried, with their sha256.
@@ -131,6 +143,7 @@ class Hub:
                 return NotThere(message)
             answer = Unreachable(message)
             answer.transient = error.code >= 500 or error.code in (408, 429)
+            answer.retry_after_s = _seconds(error.headers.get("Retry-After"))
             return answer
 
     def _permission_hint(self, said: str) -> str:
@@ -189,6 +202,20 @@ class HubStore:
         raise NoPermission(f"a hub is only read: `{name}` was not deleted")
 
 
+class _Info(Struct, frozen=True):
+    """A repository as the API describes it; `gated` is false, or how access is granted."""
+
+    gated: bool | str = False
+    tags: tuple[str, ...] = ()
+    card_data: dict[str, Any] | None = msgspec.field(name="cardData", default=None)
+
+    @property
+    def card(self) -> Card:
+        said = (self.card_data or {}).get("license")
+        tagged = next((tag.removeprefix("license:") for tag in self.tags if tag.startswith("license:")), None)
+        return Card(license=said if isinstance(said, str) else tagged, gated=self.gated is not False)
+
+
 class _Lfs(Struct, frozen=True):
     oid: str
     size: int
@@ -220,6 +247,10 @@ class _Redirects(HTTPRedirectHandler):
         if following is not None and _origin(newurl) != _origin(req.full_url):
             following.remove_header("Authorization")
         return following
+
+
+def _seconds(said: str | None) -> float | None:
+    return float(said) if said is not None and said.isdigit() else None
 
 
 def _origin(url: str) -> tuple[str, str]:

@@ -1,0 +1,62 @@
+"""The verbs about golden answers: golden record, golden compare."""
+
+from pathlib import Path
+
+import click
+
+from sie_airgap.blobs import GOLDEN_NAME, BlobFolder, lock_of, write_atomically
+from sie_airgap.cli.console import Console, output_option, store_option
+from sie_airgap.failures import Differs, Misused
+from sie_airgap.golden import Golden, decode_golden, encode_golden
+from sie_airgap.golden import compare as compare_answers
+from sie_airgap.golden import record as record_answers
+from sie_airgap.grading import Grade
+from sie_core.artifacts.lock import lock_digest
+
+_url_option = click.option("--url", required=True, metavar="URL", help="A worker or a gateway: http://localhost:8080.")
+
+
+@click.group()
+def golden() -> None:
+    """Record what a worker answers on the connected side, and hold the far side's answers against it."""
+
+
+@golden.command("record")
+@_url_option
+@store_option
+@output_option
+def record_command(url: str, store: Path, output: str) -> None:
+    """Ask a worker for the vectors of fixed texts, and keep them in the store: `pack` carries them along."""
+    console = Console(output)
+    lock = lock_of(BlobFolder(store))
+    recorded = record_answers(lock.models, lock_digest(lock), url)
+    write_atomically(store / GOLDEN_NAME, encode_golden(recorded))
+    count = sum(len(model.answers) for model in recorded.models)
+    text = f"{count} answers of {len(recorded.models)} models recorded in {store / GOLDEN_NAME}"
+    console.data(text, {"answers": count, "models": len(recorded.models), "file": str(store / GOLDEN_NAME)})
+
+
+@golden.command("compare")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_url_option
+@click.option("--gpu", metavar="PROFILE", help="The machine profile to ask through a gateway.")
+@output_option
+def compare_command(file: Path, url: str, gpu: str | None, output: str) -> None:
+    """Ask the same texts again and grade the answers against FILE; exit 9 when one is different."""
+    console = Console(output)
+    compared = compare_answers(_read(file), url, gpu=gpu)
+    lines = [line for one in compared for line in one.lines()]
+    console.data("\n".join(lines), {"grades": {one.id: str(one.grade) for one in compared}})
+    different = [one.id for one in compared if one.grade is Grade.DIFFERENT]
+    if different:
+        raise Differs(
+            f"{url} does not answer as recorded: {', '.join(different)}",
+            hint="`sie-airgap verify` finds out whether weights were altered",
+        )
+
+
+def _read(file: Path) -> Golden:
+    try:
+        return decode_golden(file.read_bytes())
+    except ValueError as error:
+        raise Misused(f"{file}: {error}") from error

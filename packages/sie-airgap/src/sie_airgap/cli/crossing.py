@@ -1,0 +1,128 @@
+"""The verbs that look at media: inspect, verify, unpack."""
+
+from pathlib import Path
+
+import click
+
+from sie_airgap.blobs import BlobFolder, lock_of, read_lock
+from sie_airgap.cli.console import (
+    Console,
+    bucket,
+    bucket_options,
+    dry_run_option,
+    is_store,
+    lock_option,
+    output_option,
+    store_option,
+)
+from sie_airgap.failures import Drift, Expected, Misused, raise_all
+from sie_airgap.media import Media, read_media
+from sie_airgap.progress import sized
+from sie_airgap.unpack import plan_unpack
+from sie_airgap.unpack import unpack as unpack_media
+from sie_airgap.verify import verify_bucket, verify_media, verify_store
+from sie_core.artifacts.lock import lock_digest
+
+_MEDIA = click.argument("media", nargs=-1, required=True, type=click.Path(path_type=Path))
+
+
+@click.command()
+@_MEDIA
+@output_option
+def inspect(media: tuple[Path, ...], output: str) -> None:
+    """Say what an archive is for, which of its volumes are here, and what they hold.
+
+    MEDIA are folders or volumes, in any order. Only the indexes are read: `verify` reads every byte.
+    """
+    console = Console(output)
+    found = read_media(media)
+    lock = found.lock
+    lines = [
+        f"archive  {found.archive}, lock number {lock.serial}",
+        f"lock     {found.lock_digest}",
+        *(f"volume   {volume.name}  {sized(volume.size_bytes)}  {path}" for path, volume in found.volumes.items()),
+        *(f"missing  {name}" for name in found.missing_volumes()),
+        *(
+            f"model    {model.id} at {model.revision}, {len(model.files)} files, {sized(model.size_bytes)}, "
+            f"licence {model.license or 'not named'}"
+            for model in lock.models
+        ),
+        *(f"image    {image.reference}  {', '.join(image.platforms)}" for image in lock.images),
+        *(f"chart    {chart.file}" for chart in lock.charts),
+        f"wheels   {len(lock.wheels)}",
+    ]
+    console.data("\n".join(lines), _facts(found))
+    raise_all(found.refused)
+
+
+def _facts(found: Media) -> dict[str, object]:
+    return {
+        "archive": found.archive,
+        "lock": found.lock_digest,
+        "serial": found.lock.serial,
+        "volumes": {volume.name: str(path) for path, volume in found.volumes.items()},
+        "missing": list(found.missing_volumes()),
+        "models": {model.id: model.revision for model in found.lock.models},
+        "images": {image.reference: image.digest for image in found.lock.images},
+    }
+
+
+@click.command()
+@click.argument("what", nargs=-1, required=True)
+@lock_option
+@bucket_options
+@output_option
+def verify(
+    what: tuple[str, ...], lock_path: Path | None, endpoint: str | None, region: str | None, output: str
+) -> None:
+    """Read every byte of WHAT and hold it against the lock: media, a store, or a bucket (s3://, gs://, file://).
+
+    Every finding is told, each with the file that it is in. Nothing is changed.
+    """
+    console = Console(output)
+    lock = read_lock(lock_path) if lock_path is not None else None
+    if any("://" in one for one in what):
+        if len(what) > 1:
+            raise Misused(f"one bucket at a time, {len(what)} things are named")
+        store = bucket(what[0], endpoint=endpoint, region=region)
+        findings = verify_bucket(store, lock, progress=console.progress)
+    elif len(what) == 1 and is_store(Path(what[0])):
+        folder = BlobFolder(Path(what[0]))
+        findings = verify_store(lock or lock_of(folder), folder, progress=console.progress)
+    else:
+        media = read_media([Path(one) for one in what])
+        findings = verify_media(media, progress=console.progress)
+        if lock is not None and lock_digest(lock) != media.lock_digest:
+            findings.append(_other_lock(media, lock_digest(lock)))
+    raise_all(findings)
+    console.data(f"{', '.join(what)}: every byte is what was locked", {"verified": list(what), "findings": 0})
+
+
+def _other_lock(media: Media, want: str) -> Expected:
+    return Drift(f"{media.where} is for another lock\n  want  {want}\n  have  {media.lock_digest}")
+
+
+@click.command()
+@_MEDIA
+@store_option
+@dry_run_option
+@output_option
+def unpack(media: tuple[Path, ...], store: Path, dry_run: bool, output: str) -> None:
+    """Put what MEDIA hold into a store. Nothing is deleted, on either side.
+
+    MEDIA are folders or volumes, in any order, all at once or one after the other; each is checked on the way.
+    """
+    console = Console(output)
+    found, blobs = read_media(media), BlobFolder(store)
+    if dry_run:
+        plan = plan_unpack(found, blobs)
+        for content in plan.todo:
+            console.note(f"unpack  {content.label}  {sized(content.size_bytes)}")
+        for content in plan.missing:
+            console.note(f"not here  {content.label}")
+    else:
+        plan = unpack_media(found, blobs, progress=console.progress)
+    verb = "to unpack" if dry_run else "unpacked"
+    text = f"{len(plan.todo)} blobs {verb}, {sized(plan.todo_bytes)}; {store} is for {found.lock_digest}"
+    facts = {"blobs": len(plan.todo), "bytes": plan.todo_bytes, "lock": found.lock_digest, "store": str(store)}
+    console.data(text, facts)

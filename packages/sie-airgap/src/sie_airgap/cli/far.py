@@ -1,0 +1,248 @@
+"""The verbs of the far side: mirror, values."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from sie_airgap.blobs import Blobs, write_atomically
+from sie_airgap.cli.console import (
+    Console,
+    bucket,
+    bucket_options,
+    dry_run_option,
+    from_option,
+    lock_option,
+    opened,
+    output_option,
+)
+from sie_airgap.failures import Misused
+from sie_airgap.images import chart_artifact, plan_chart, plan_images, read_chart
+from sie_airgap.images import mirror_chart as push_chart
+from sie_airgap.images import mirror_images as push_images
+from sie_airgap.mirror import mirror_weights, plan_weights
+from sie_airgap.oci.reference import parse_place
+from sie_airgap.oci.registry import Registry
+from sie_airgap.progress import sized
+from sie_airgap.settings import logins
+from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
+from sie_core.artifacts.lock import Lock
+
+
+@click.group()
+def mirror() -> None:
+    """Copy what was carried to where the cluster reads it: a bucket, a registry.
+
+    From a store, or with --from straight from the volumes. What is there already is left alone.
+    """
+
+
+_replace_option = click.option(
+    "--replace", is_flag=True, help="Read what is there already, too, and copy again what is not what was locked."
+)
+
+
+@mirror.command("weights")
+@click.argument("url")
+@bucket_options
+@_replace_option
+@from_option
+@lock_option
+@dry_run_option
+@output_option
+def mirror_weights_command(
+    url: str,
+    endpoint: str | None,
+    region: str | None,
+    replace: bool,
+    sources: tuple[Path, ...],
+    lock_path: Path | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Copy weights to URL: s3://BUCKET/PREFIX/, gs://BUCKET/PREFIX/ or file:///FOLDER.
+
+    Credentials come from the environment. A reader never finds part of a model: manifests come after files, refs
+    after manifests, and the lock last.
+    """
+    blobs, lock = opened(sources, lock_path)
+    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, console=Console(output))
+
+
+def _weights(
+    lock: Lock,
+    blobs: Blobs,
+    url: str,
+    endpoint: str | None,
+    region: str | None,
+    *,
+    replace: bool,
+    dry_run: bool,
+    console: Console,
+) -> None:
+    store = bucket(url, endpoint=endpoint, region=region)
+    if dry_run:
+        copies = plan_weights(lock, blobs, store, replace=replace)
+        for copy in copies:
+            console.note(f"copy  {copy.model} {copy.entry.path}  {sized(copy.entry.size_bytes)}")
+    else:
+        copies = mirror_weights(lock, blobs, store, replace=replace, progress=console.progress)
+    size_bytes = sum(copy.entry.size_bytes for copy in copies)
+    verb = "to copy" if dry_run else "copied"
+    text = f"{len(copies)} files {verb} to {url}, {sized(size_bytes)}; {len(lock.models)} models"
+    console.data(text, {"weights": url, "files": len(copies), "bytes": size_bytes})
+
+
+@mirror.command("images")
+@click.argument("registry")
+@from_option
+@lock_option
+@dry_run_option
+@output_option
+def mirror_images_command(
+    registry: str, sources: tuple[Path, ...], lock_path: Path | None, dry_run: bool, output: str
+) -> None:
+    """Copy images to REGISTRY: HOST[:PORT]/PATH, with http:// before it where there is no TLS.
+
+    Logins are docker's own (`docker login`, or DOCKER_CONFIG). Every platform is kept, and every digest.
+    """
+    blobs, lock = opened(sources, lock_path)
+    _images(lock, blobs, registry, dry_run=dry_run, console=Console(output))
+
+
+def _images(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> None:
+    with _registry(target) as registry:
+        plans = plan_images(lock.images, blobs, registry)
+        todo = [plan for plan in plans if not plan.is_done]
+        for plan in todo:
+            console.note(f"push  {plan.target}  {sized(plan.size_bytes)}")
+        size_bytes = sum(plan.size_bytes for plan in plans)
+        if not dry_run:
+            with console.progress.task("mirror images", size_bytes) as task:
+                push_images(lock.images, blobs, registry, plans, task)
+    verb = "to push" if dry_run else "pushed"
+    text = f"{len(todo)} of {len(plans)} images {verb} to {target}, {sized(size_bytes)}"
+    console.data(text, {"registry": target, "images": len(todo), "bytes": size_bytes})
+
+
+@mirror.command("chart")
+@click.argument("target")
+@from_option
+@lock_option
+@dry_run_option
+@output_option
+def mirror_chart_command(
+    target: str, sources: tuple[Path, ...], lock_path: Path | None, dry_run: bool, output: str
+) -> None:
+    """Copy the chart to TARGET: a registry (oci://HOST/PATH), or a folder (./FOLDER) that gets the .tgz."""
+    blobs, lock = opened(sources, lock_path)
+    _chart(lock, blobs, target, dry_run=dry_run, console=Console(output))
+
+
+def _chart(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> None:
+    for chart in lock.charts:
+        tgz = read_chart(chart, blobs)
+        if target.startswith((".", "/")):
+            path = Path(target) / chart.file
+            done = path.exists() and path.read_bytes() == tgz
+            if not dry_run and not done:
+                write_atomically(path, tgz)
+            where = str(path)
+        else:
+            where, done = _chart_to_registry(tgz, target, dry_run=dry_run, console=console)
+        said = "is there" if done else "would be copied" if dry_run else "copied"
+        console.data(f"chart {chart.file} {said}: {where}", {"chart": chart.file, "at": where, "copied": not done})
+    if not lock.charts:
+        console.data("the lock has no chart", {"chart": None})
+
+
+def _chart_to_registry(tgz: bytes, target: str, *, dry_run: bool, console: Console) -> tuple[str, bool]:
+    artifact = chart_artifact(tgz)
+    with _registry(target) as registry:
+        plan = plan_chart(artifact, registry)
+        if not dry_run:
+            with console.progress.task("mirror chart", plan.size_bytes) as task:
+                push_chart(artifact, registry, plan, task)
+    return f"oci://{plan.target}", plan.is_done
+
+
+@contextmanager
+def _registry(target: str) -> Iterator[Registry]:
+    try:
+        place = parse_place(target)
+    except ValueError as error:
+        raise Misused(str(error)) from error
+    with Registry(place, logins=logins()) as registry:
+        yield registry
+
+
+@mirror.command("all")
+@click.option("--bucket", "url", required=True, metavar="URL", help="Where weights go.")
+@click.option("--registry", required=True, metavar="HOST/PATH", help="Where images and the chart go.")
+@bucket_options
+@_replace_option
+@from_option
+@lock_option
+@dry_run_option
+@output_option
+def mirror_all_command(
+    url: str,
+    registry: str,
+    endpoint: str | None,
+    region: str | None,
+    replace: bool,
+    sources: tuple[Path, ...],
+    lock_path: Path | None,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Copy weights, images and the chart."""
+    console = Console(output)
+    blobs, lock = opened(sources, lock_path)
+    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, console=console)
+    _images(lock, blobs, registry, dry_run=dry_run, console=console)
+    _chart(lock, blobs, registry, dry_run=dry_run, console=console)
+
+
+@click.command()
+@click.option("--bucket", "url", required=True, metavar="URL", help="As the pods see it.")
+@click.option("--registry", metavar="HOST/PATH", help="Where the images are.  [default: their own names]")
+@click.option("--pull-secret", metavar="NAME", help="Of kind docker-registry, in the release's namespace.")
+@click.option("--credentials-secret", metavar="NAME", help="Holds AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.")
+@click.option("--ca-secret", metavar="NAME", help="Holds ca.crt of a private certificate authority.")
+@click.option("-o", "--write", "path", type=click.Path(path_type=Path, dir_okay=False), help="A file, not stdout.")
+@bucket_options
+@from_option
+@lock_option
+def values(
+    url: str,
+    registry: str | None,
+    pull_secret: str | None,
+    credentials_secret: str | None,
+    ca_secret: str | None,
+    path: Path | None,
+    endpoint: str | None,
+    region: str | None,
+    sources: tuple[Path, ...],
+    lock_path: Path | None,
+) -> None:
+    """Write values-offline.yaml: the values that install the chart from what was mirrored.
+
+    It pins the lock: workers serve its commits and nothing that is not verified.
+    """
+    bucket(url, endpoint=endpoint, region=region)
+    _, lock = opened(sources, lock_path)
+    place = None
+    if registry is not None:
+        with _registry(registry) as checked:
+            prefix = "/".join(part for part in (checked.place.host, checked.place.prefix) if part)
+            place = PrivateRegistry(prefix, pull_secret)
+    elif pull_secret is not None:
+        raise Misused("--pull-secret means nothing without --registry")
+    where = Bucket(url, endpoint=endpoint, region=region, ca_secret=ca_secret, credentials_secret=credentials_secret)
+    text = offline_yaml(lock, bucket=where, registry=place)
+    if path is None:
+        click.echo(text, nl=False)
+    else:
+        write_atomically(path, text.encode())

@@ -1,0 +1,42 @@
+"""What the toolkit reads from the environment: who it is to the hub, and where the hub is.
+
+Credentials of buckets are read by their own clients (`AWS_*`, `GOOGLE_APPLICATION_CREDENTIALS`). Nothing
+secret is ever a flag: command lines are visible to everybody on a machine.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sie_airgap.failures import Misused
+from sie_airgap.oci.auth import Logins
+from sie_airgap.oci.sources import load_logins
+from sie_core.artifacts.stores.hub import PUBLIC_HUB
+from sie_core.settings import Secret, load, setting
+
+
+@dataclass(frozen=True)
+class AirgapSettings:
+    """The hub, on the connected side only, and the registries' logins."""
+
+    hub_endpoint: str = setting("HF_ENDPOINT", PUBLIC_HUB)
+    """The hub that models are resolved at and fetched from."""
+
+    hub_token: Secret | None = setting("HF_TOKEN", None)
+    """For gated and private repositories. None: none is sent."""
+
+    docker_config: Path | None = setting("DOCKER_CONFIG", None)
+    """The folder whose `config.json` holds the logins of registries. None: `~/.docker`."""
+
+
+def settings() -> AirgapSettings:
+    """From the environment. Raises `SettingsError` for a `SIE_*` variable that no program of ours knows."""
+    return load(AirgapSettings, env=os.environ).value
+
+
+def logins() -> Logins:
+    """The logins of docker's configuration file; nobody's where there is none."""
+    try:
+        return load_logins(settings().docker_config or Path.home() / ".docker")
+    except ValueError as error:
+        raise Misused(str(error)) from error

@@ -1,0 +1,118 @@
+"""Fetch what the store lacks of a lock: model files from the hub, image blobs from where images are read.
+
+Files come in ranges, several at a time, hashed as they come and journalled, so that a run that was killed
+fetches at most one range a stream again. What the lock has by digest only (wheels, charts) was put into the
+store when locking. The store gets the lock last: a store that has one is whole.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from sie_airgap.archive_plan import LOCK_NAME
+from sie_airgap.blobs import BlobFolder, fill, need_space, read_lock, write_lock
+from sie_airgap.contents import contents
+from sie_airgap.failures import Incomplete
+from sie_airgap.patience import PatientStore, patiently
+from sie_airgap.progress import Progress, Task
+from sie_core.artifacts.errors import TransferError
+from sie_core.artifacts.hf_layout import snapshot_file
+from sie_core.artifacts.lock import Lock, LockedBlob, LockedFile, LockedImage, LockedModel
+from sie_core.artifacts.ranges import PARTIAL
+from sie_core.artifacts.stores.hub import Hub
+from sie_core.artifacts.transfer import fetch_file
+
+OpenImageBlob = Callable[[LockedImage, LockedBlob, int], BinaryIO]
+"""Opens a blob of an image at a byte, wherever images are read from."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """What the store lacks, each digest once."""
+
+    files: tuple[tuple[LockedModel, LockedFile], ...]
+    blobs: tuple[tuple[LockedImage, LockedBlob], ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for _, file in self.files) + sum(blob.size_bytes for _, blob in self.blobs)
+
+
+def missing(lock: Lock, store: BlobFolder) -> Missing:
+    """Raises `Incomplete` when wheels or charts are gone, which only `lock` brings."""
+    lacking = {content.digest for content in contents(lock) if store.size(content.digest) is None}
+    files = {file.digest: (model, file) for model in lock.models for file in model.files if file.digest in lacking}
+    blobs = {blob.digest: (image, blob) for image in lock.images for blob in image.blobs if blob.digest in lacking}
+    others = [chart.file for chart in lock.charts if chart.digest in lacking]
+    others += [wheel.file for wheel in lock.wheels if wheel.digest in lacking]
+    if others:
+        raise Incomplete(
+            f"{', '.join(f'`{name}`' for name in others[:5])} of the lock are not in {store.root}",
+            hint="run `sie-airgap lock` again with the same chart and wheels: it puts them there",
+        )
+    return Missing(tuple(files.values()), tuple(blobs.values()))
+
+
+def snapshot(lock: Lock, store: BlobFolder, *, hub: Hub, open_blob: OpenImageBlob, progress: Progress) -> Missing:
+    """Bring the store to the lock; what there was to fetch. A second run fetches nothing.
+
+    Raises:
+        TransferError: it did not come; what came is kept for the next run.
+        TrustError: the hub or the registry hold something else than was locked.
+    """
+    todo = missing(lock, store)
+    need_space(store.root, todo.size_bytes - _arrived_bytes(store))
+    with progress.task("snapshot", todo.size_bytes) as task:
+        for model, file in todo.files:
+            task.at(f"{model.id} {file.path}")
+            _fetch(hub, model, file, store, task)
+        for image, blob in todo.blobs:
+            task.at(f"{image.reference} {blob.digest[7:19]}")
+            _copy(open_blob, image, blob, store, task)
+    path = store.root / LOCK_NAME
+    if not path.exists() or read_lock(path) != lock:
+        # Last: a store with a lock is whole.
+        write_lock(path, lock)
+    return todo
+
+
+def _fetch(hub: Hub, model: LockedModel, file: LockedFile, store: BlobFolder, task: Task) -> None:
+    name = snapshot_file(model.repo, model.revision, file.path)
+    fetch_file(
+        PatientStore(hub.store(model.repo, model.revision)),
+        name,
+        store.path(file.digest),
+        file.entry,
+        progress=lambda _, size_bytes: task.advance(size_bytes),
+    )
+
+
+def _copy(open_blob: OpenImageBlob, image: LockedImage, blob: LockedBlob, store: BlobFolder, task: Task) -> None:
+    def attempt() -> None:
+        moved = 0
+
+        def advance(size_bytes: int) -> None:
+            nonlocal moved
+            moved += size_bytes
+            task.advance(size_bytes)
+
+        try:
+            fill(
+                store,
+                blob.digest,
+                blob.size_bytes,
+                lambda start: open_blob(image, blob, start),
+                label=f"{blob.digest} of image `{image.reference}`",
+                where=image.reference,
+                advance=advance,
+            )
+        except TransferError:
+            task.advance(-moved)
+            raise
+
+    patiently(attempt)
+
+
+def _arrived_bytes(store: BlobFolder) -> int:
+    folder = store.root / "blobs" / "sha256"
+    return sum(path.stat().st_blocks * 512 for path in folder.glob(f"*{PARTIAL}"))

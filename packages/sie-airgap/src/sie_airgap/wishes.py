@@ -1,0 +1,91 @@
+"""Which models are to be locked, and who asked for each. Pure.
+
+Models are those that the operator's values preload, those named with `--model`, and whole bundles only where
+`--bundle` names them. What a model's spec says about its repository and commit is used; a model without a
+spec is its repository's `main`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sie_airgap.failures import Misused
+from sie_core.catalog.catalog import Catalog
+from sie_core.ids import ModelId, nearest, parse_model_id
+
+DEFAULT_REF = "main"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One model to lock: which repository at which ref, and everybody who asked for it."""
+
+    id: ModelId
+    repo: ModelId
+    ref: str
+    why: tuple[str, ...]
+
+
+def wishes(
+    values: Sequence[tuple[str, Mapping[str, Any]]],
+    *,
+    models: Iterable[str],
+    bundles: Iterable[str],
+    catalog: Catalog,
+) -> tuple[Wish, ...]:
+    """The models, sorted by id.
+
+    Args:
+        values: name and content of each values file; as in Helm, a later one's list replaces an earlier one's.
+
+    Raises:
+        Misused: a bundle that is not there, an id that cannot be one, or nothing asked for at all.
+    """
+    why: dict[str, list[str]] = {}
+    for model, source in [*_preloaded(values), *((model, "--model") for model in models), *_bundled(bundles, catalog)]:
+        reasons = why.setdefault(model, [])
+        if source not in reasons:
+            reasons.append(source)
+    if not why:
+        raise Misused(
+            "no model is asked for",
+            hint="name some in `workers.common.preloadModels` of a values file (`-f`), with `--model ID`, "
+            "or a whole bundle with `--bundle NAME`",
+        )
+    return tuple(_wish(model, tuple(why[model]), catalog) for model in sorted(why))
+
+
+def _wish(text: str, why: tuple[str, ...], catalog: Catalog) -> Wish:
+    try:
+        model = parse_model_id(text)
+    except ValueError as error:
+        raise Misused(f"{error} (asked for by {', '.join(why)})") from error
+    spec = catalog.find(model)
+    if spec is None:
+        return Wish(model, model, DEFAULT_REF, why)
+    return Wish(model, spec.repo, spec.revision or DEFAULT_REF, why)
+
+
+def _preloaded(values: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:
+    for name, content in reversed(values):
+        listed: Any = content
+        for key in ("workers", "common", "preloadModels"):
+            listed = listed.get(key) if isinstance(listed, Mapping) else None
+        if listed is None:
+            continue
+        if not isinstance(listed, list) or not all(isinstance(model, str) for model in listed):
+            raise Misused(f"{name}: `workers.common.preloadModels` is `{listed}`, want a list of model ids")
+        return [(model, f"preloadModels of {name}") for model in listed]
+    return []
+
+
+def _bundled(bundles: Iterable[str], catalog: Catalog) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name in bundles:
+        if catalog.bundle(name) is None:
+            known = [bundle.name for bundle in catalog.bundles]
+            near = nearest(name, known, most=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(f'`{one}`' for one in known)}"
+            raise Misused(f"there is no bundle `{name}`", hint=hint)
+        found += [(model, f"bundle {name}") for model in catalog.models_of(name)]
+    return found
