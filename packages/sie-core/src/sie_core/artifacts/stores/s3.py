@@ -13,9 +13,11 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, BinaryIO, cast
 
 import boto3
+import botocore.loaders
 import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -53,6 +55,7 @@ class S3Store:
     ) -> None:
         """See `open_store` for the arguments; `part_bytes` is the least a part has, 5 MiB on AWS."""
         session = botocore.session.Session()
+        session.register_component("data_loader", _api_descriptions())
         if not instance_metadata:
             session.get_component("credential_provider").remove("iam-role")
         self._bucket = bucket
@@ -239,6 +242,12 @@ def _md5(content: bytes) -> tuple[str, str]:
     """For `Content-MD5`, which every server checks, and in hex as ETags of parts have it."""
     md5 = hashlib.md5(content, usedforsecurity=False)
     return base64.b64encode(md5.digest()).decode("ascii"), md5.hexdigest()
+
+
+@cache
+def _api_descriptions() -> Any:
+    """The client's own files, parsed once a process: most of what it costs to open a bucket."""
+    return botocore.loaders.create_loader()
 
 
 def _client(session: Any, *, endpoint: str | None, region: str | None, path_style: bool) -> Any:
