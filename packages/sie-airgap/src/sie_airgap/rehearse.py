@@ -91,15 +91,6 @@ class Report:
     def attempts(self) -> int:
         return sum(each.attempts.total for each in self.counts or ())
 
-    @property
-    def exit_code(self) -> int:
-        """Of the command: the answers first, then what left, then what was not counted."""
-        if self.differs:
-            return 9
-        if self.attempts:
-            return 11
-        return 10 if self.counts is None else 0
-
 
 Say = Callable[[str, str, float], None]
 """Told of each finished step: its name, what it did, and its seconds."""

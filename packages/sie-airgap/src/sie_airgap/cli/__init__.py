@@ -23,6 +23,8 @@ VERBS = {
     "unpack": "crossing",
     "mirror": "far",
     "values": "far",
+    "far-side": "rehearsal",
+    "rehearse": "rehearsal",
     "why": "reading",
     "diff": "reading",
 }
@@ -55,6 +57,7 @@ def cli() -> None:
       snapshot  fetch it                unpack   them into a store
       golden    record answers          mirror   weights, images, chart
       pack      cut it into volumes     values   for helm install
+      rehearse  all of that here, where nothing can leave (far-side)
 
     Every verb can be run again: it goes on where it stopped, and does nothing when there is nothing to do.
 

@@ -1,0 +1,182 @@
+"""The verbs that play the far side on one machine: far-side, rehearse."""
+
+import asyncio
+import os
+from contextlib import suppress
+from ipaddress import IPv4Interface
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from sie_airgap import far_side as far_sides
+from sie_airgap.blobs import GOLDEN_NAME, Blobs, write_atomically
+from sie_airgap.cli.console import Console, opened, output_option
+from sie_airgap.failures import Differs, Failure, Incomplete, Misused
+from sie_airgap.helm import find
+from sie_airgap.images import read_chart
+from sie_airgap.netns import NamespaceError
+from sie_airgap.rehearse import PORT, Call, NotCounted, Release, Report, Stage, lines, stage
+from sie_airgap.rehearse import call as make_call
+from sie_airgap.relay import relay
+from sie_core.artifacts.lock import Lock
+
+
+class EgressSeen(Failure):
+    """Something tried to leave."""
+
+    exit_code = 11
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option(
+    "--address",
+    default=far_sides.DEFAULT_ADDRESS,
+    show_default=True,
+    metavar="A.B.C.D/BITS",
+    help="Of the bridge: bucket and registry listen on it, pods are plugged into it.",
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def far_side(address: str, command: tuple[str, ...]) -> None:
+    """Run COMMAND where nothing but this machine can be reached, and every attempt to leave is counted.
+
+    It gets a network namespace of its own with a bridge at --address. Start a bucket, a registry and `rehearse` inside:
+    `sie-airgap far-side -- ./rehearsal.sh`. A plain user can do it where user namespaces are allowed.
+    """
+    try:
+        interface = IPv4Interface(address)
+    except ValueError as error:
+        raise Misused(f"`--address` is `{address}`: {error}", hint="like 10.77.0.1/24") from error
+    try:
+        words = far_sides.entering(str(interface), command, is_root=os.geteuid() == 0)
+    except NamespaceError as error:
+        raise NotCounted(f"egress: not counted ({error})") from error
+    os.execv(words[0], words)  # noqa: S606 - a list of words, no shell
+
+
+@click.command()
+@click.argument("archive", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "-f",
+    "--values",
+    "values",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="As for helm install; usually the file that `values` wrote.",
+)
+@click.option(
+    "--manifests",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Secrets and ConfigMaps that would be applied beside the chart.",
+)
+@click.option("--model", help="The model to call.  [default: the lock's first]")
+@click.option("--gpu", default="l4", show_default=True, help="The machine profile to ask for.")
+@click.option("--release", default="sie", show_default=True, help="The name of the Helm release.")
+@click.option("-n", "--namespace", default="sie", show_default=True, help="Where it would be installed.")
+@click.option("--helm", type=click.Path(path_type=Path), help="The helm program.  [default: from the PATH]")
+@click.option("--init-timeout", default=600.0, show_default=True, help="Seconds an init container may take.")
+@click.option("--keep", is_flag=True, help=f"Leave it running afterwards, on localhost:{PORT}, until Ctrl-C.")
+@output_option
+def rehearse(
+    archive: tuple[Path, ...],
+    values: tuple[Path, ...],
+    manifests: Path | None,
+    model: str | None,
+    gpu: str,
+    release: str,
+    namespace: str,
+    helm: Path | None,
+    init_timeout: float,
+    keep: bool,
+    output: str,
+) -> None:
+    """Run the chart's pods here, call them as the guide does, and count every attempt to leave.
+
+    ARCHIVE is the volumes, or the toolkit's store. The commands, environment, volumes and probes are read from the
+    chart as Helm renders it with --values, and the programs are started with exactly those, each pod in a network and a
+    file system of its own. Must run on a far side (`sie-airgap far-side`), where the bucket answers on the bridge.
+    """
+    console = Console(output)
+    blobs, lock = opened(archive, None)
+    with TemporaryDirectory(prefix="sie-rehearse-") as temporary:
+        folder = Path(temporary)
+        wanted = Call(model=_model(lock, model), gpu=gpu, golden=_golden(blobs, folder))
+        installed = Release(
+            helm=find(helm),
+            chart=_chart(lock, blobs, folder),
+            values=values,
+            manifests=manifests,
+            name=release,
+            namespace=namespace,
+        )
+
+        def say(step: str, what: str, seconds: float) -> None:
+            console.note(f"{step:<8}{what}  ({seconds:.1f} s)")
+
+        with stage(installed, say, init_timeout_s=init_timeout, folders=[temporary]) as on:
+            report = make_call(on, wanted, say)
+            console.data("\n".join(lines(report)), _facts(report, wanted))
+            if keep:
+                _keep(on, wanted, console)
+    _raise_findings(report)
+
+
+def _model(lock: Lock, model: str | None) -> str:
+    if model is not None and lock.model(model) is None:
+        known = ", ".join(f"`{each.id}`" for each in lock.models)
+        raise Misused(f"`{model}` is not in the lock; it has {known}")
+    if not lock.models:
+        raise Incomplete("the lock has no model to call")
+    return model or lock.models[0].id
+
+
+def _chart(lock: Lock, blobs: Blobs, folder: Path) -> Path:
+    for chart in lock.charts:
+        if chart.name == "sie-cluster":
+            path = folder / chart.file
+            path.write_bytes(read_chart(chart, blobs))
+            return path
+    raise Incomplete("the lock has no chart `sie-cluster`", hint="`sie-airgap lock --chart` takes it up")
+
+
+def _golden(blobs: Blobs, folder: Path) -> Path | None:
+    recorded = blobs.named(GOLDEN_NAME)
+    if recorded is None:
+        return None
+    write_atomically(folder / GOLDEN_NAME, recorded)
+    return folder / GOLDEN_NAME
+
+
+def _keep(on: Stage, wanted: Call, console: Console) -> None:
+    listen = f"127.0.0.1:{PORT}"
+
+    def listening() -> None:
+        console.note(f"kept running until Ctrl-C; call it on http://localhost:{PORT}:")
+        console.note("  from sie_sdk import SIEClient")
+        console.note(f"  client = SIEClient('http://localhost:{PORT}')")
+        console.note(f"  client.encode('{wanted.model}', {{'text': 'hello world'}}, gpu='{wanted.gpu}')['dense'].shape")
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(relay(listen, on.address(), listening=listening))
+
+
+def _facts(report: Report, wanted: Call) -> dict[str, object]:
+    return {
+        "model": wanted.model,
+        "printed": report.printed,
+        "golden": list(report.golden),
+        "differs": report.differs,
+        "egress_attempts": None if report.counts is None else report.attempts,
+        "namespaces": {each.name: each.attempts.total for each in report.counts or ()},
+        "not_honoured": list(report.not_honoured),
+    }
+
+
+def _raise_findings(report: Report) -> None:
+    if report.differs:
+        raise Differs("the answers are not what was recorded\n" + "\n".join(report.golden))
+    if report.attempts:
+        raise EgressSeen(f"{report.attempts} attempts to leave were counted", hint="the lines above name where from")
+    if report.counts is None:
+        raise NotCounted(f"egress: not counted ({report.not_counted})")
