@@ -5,18 +5,17 @@ none of them.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Lock as Mutex
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sie_core.artifacts.digest import Digest, parse_digest
 from sie_core.artifacts.errors import NotThere, Unreachable
 from sie_core.artifacts.lock import Lock, encode_lock, lock_file
 from sie_core.artifacts.store import Stat, Store, Traits
-from sie_core.artifacts.stores.hub import PUBLIC_HUB, Hub
 from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.open import open_store, parse_store_url
 from sie_core.artifacts.transfer import write
@@ -25,6 +24,9 @@ from sie_core.ids import ModelId
 from sie_core.settings import SettingsError
 from sie_server import weights
 from sie_server.settings import ServeSettings
+
+if TYPE_CHECKING:
+    from sie_core.artifacts.stores.hub import Hub
 
 ATTEMPTS_ALONE = 3
 """How often a machine on its own asks a hub that does not answer, before it says so and stops asking."""
@@ -73,12 +75,13 @@ class Sources:
     """Safe from any thread.
 
     Attributes:
+        hub: makes its client, when the cache lacks something; None: the hub is not asked.
         pinned: digest of the lock whose commits are served; None: what the bucket's refs say.
     """
 
     cache: Path
     cluster: LateStore | None
-    hub: Hub | None
+    hub: "Callable[[], Hub] | None"
     pinned: Digest | None
     require_verified: bool
 
@@ -90,14 +93,13 @@ class Sources:
     def of(cls, settings: ServeSettings) -> "Sources":
         """Raises `SettingsError` for a URL, endpoint or digest that is none."""
         try:
-            cluster, pinned, hub = None, None, None
+            cluster, pinned = None, None
             if settings.cluster_cache is not None:
                 cluster = LateStore(settings.cluster_cache, path_style=settings.cluster_cache_path_style)
             if settings.cluster_cache_lock is not None:
                 pinned = parse_digest(settings.cluster_cache_lock)
-            if settings.asks_hub:
-                token = settings.hf_token.reveal() if settings.hf_token is not None else None
-                hub = Hub(settings.hf_endpoint or PUBLIC_HUB, token=token)
+            if settings.asks_hub and settings.hf_endpoint is not None:
+                _hub(settings)  # refused here rather than when it is first asked
         except ValueError as error:
             raise SettingsError(str(error)) from error
         if pinned is not None and cluster is None:
@@ -105,6 +107,7 @@ class Sources:
                 "`SIE_CLUSTER_CACHE_LOCK` is set and `SIE_CLUSTER_CACHE` is not",
                 hint="the lock is read from the bucket: set its URL",
             )
+        hub = partial(_hub, settings) if settings.asks_hub else None
         return cls(settings.cache_folder, cluster, hub, pinned, settings.cluster_cache_require_verified)
 
     def pin(self) -> Lock | None:
@@ -129,11 +132,13 @@ class Sources:
         """
         patience = _Patience(tell, most=None if self.cluster is not None else ATTEMPTS_ALONE)
         pin = weights.keep_trying(self.pin, spec.id, progress=patience.tell, sleep=patience.sleep)
+        if self.cluster is None and (found := weights.find(spec, self.cache)) is not None:
+            return found
         return weights.ensure(
             spec,
             cache=self.cache,
             cluster=self.cluster,
-            hub=self.hub,
+            hub=self.hub() if self.hub is not None else None,
             pin=pin,
             require_verified=self.require_verified,
             progress=patience.tell,
@@ -148,6 +153,13 @@ class Sources:
     def is_here(self, spec: ModelSpec) -> bool:
         """Whether the local cache holds the model, complete."""
         return weights.find(spec, self.cache) is not None
+
+
+def _hub(settings: ServeSettings) -> "Hub":
+    from sie_core.artifacts.stores.hub import PUBLIC_HUB, Hub
+
+    token = settings.hf_token.reveal() if settings.hf_token is not None else None
+    return Hub(settings.hf_endpoint or PUBLIC_HUB, token=token)
 
 
 class _Patience:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, digest_of, digest_of_stream
@@ -28,11 +28,13 @@ from sie_core.artifacts.errors import NotThere, TransferError, TrustError
 from sie_core.artifacts.lock import CURRENT_FILE, Lock, decode_lock, lock_file
 from sie_core.artifacts.manifest import Manifest, decode_manifest, encode_manifest, manifest_digest
 from sie_core.artifacts.store import Store
-from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.stores.local import LocalStore, disk_errors
 from sie_core.artifacts.transfer import fetch_snapshot, listing, read, write
 from sie_core.catalog.spec import ModelSpec
 from sie_core.ids import ModelId, Revision, cache_folder, nearest, parse_revision
+
+if TYPE_CHECKING:  # it brings a client for HTTP along, which a cache that is whole has no use for
+    from sie_core.artifacts.stores.hub import Hub
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
 _NAMED_MODELS = 12
@@ -86,7 +88,7 @@ def ensure(
     *,
     cache: Path,
     cluster: Store | None = None,
-    hub: Hub | None = None,
+    hub: "Hub | None" = None,
     pin: Lock | None = None,
     require_verified: bool = True,
     progress: Progress = no_progress,
@@ -180,7 +182,7 @@ class _Wanted:
     spec: ModelSpec
     cache: Path
     cluster: Store | None
-    hub: Hub | None
+    hub: "Hub | None"
     pin: Lock | None
     require_verified: bool
 
