@@ -59,6 +59,10 @@ parity: setup $(PARITY_READY) ## ours beside transformers and sentence-transform
 	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
 	@$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity $(ARGS)
 
+.PHONY: gap
+gap: setup ## the real hub clients of several versions, which pip installs once
+	@$(BIN)/pytest -m hub_versions packages/sie-testing $(ARGS)
+
 .PHONY: bench
 bench: setup $(PARITY_READY) ## speed and memory beside the peers, as ratios of one run
 	@$(BIN)/python -m sie_testing.parts minilm > /dev/null

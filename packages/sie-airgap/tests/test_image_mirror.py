@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import json
 import shutil
 import subprocess
@@ -14,15 +15,16 @@ import msgspec
 import pytest
 
 from sie_airgap.blobs import BlobFolder
+from sie_airgap.failures import Misused
 from sie_airgap.images import mirror_images, plan_images, targets
 from sie_airgap.oci.auth import NOBODY, Logins, parse_logins
 from sie_airgap.oci.copy import copy_image, resolve_image
 from sie_airgap.oci.layout import Layout
 from sie_airgap.oci.reference import parse_place, parse_reference
-from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.registry import Refused, Registry
 from sie_airgap.oci.sources import ImageSources, parse_elsewhere
 from sie_airgap.progress import Silent
-from sie_core.artifacts.digest import hex_of
+from sie_core.artifacts.digest import digest_of, hex_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
 from sie_core.artifacts.lock import LockedImage
 from sie_testing import registry as stand_in
@@ -30,6 +32,7 @@ from sie_testing.faults import Fault, FaultKind
 from sie_testing.images import NAMES, root_digests, write_images
 from sie_testing.registry import Access, serving_registry
 from sie_testing.registry.docker import docker_registry_program, serving_docker_registry
+from sie_testing.web import Answer, Request, serving
 
 real = pytest.mark.skipif(
     docker_registry_program() is None, reason="docker-registry is not installed (Debian package `docker-registry`)"
@@ -294,6 +297,23 @@ def test_nobody_listening_is_unreachable_with_the_address(there: stand_in.Regist
         registry.manifest_digest("a", "v1")
 
 
+def _no_registry(request: Request) -> Answer:
+    """A web server that answers everything."""
+    digest = {"Docker-Content-Digest": "none"} if "/manifests/" in request.path else {}
+    return Answer(202 if request.method == "POST" else 200, digest)
+
+
+def test_a_web_server_that_is_no_registry_is_refused_as_such(tmp_path: Path) -> None:
+    with serving(_no_registry) as origin, Registry(parse_place(origin)) as registry:
+        with pytest.raises(Refused, match="is not a digest") as refused:
+            registry.manifest_digest("a", "v1")
+        with pytest.raises(Refused, match="without `Location`"):
+            registry.push_blob("a", digest_of(b"x"), 1, io.BytesIO(b"x"), advance=lambda _: None)
+
+    assert refused.value.hint is not None
+    assert "no registry" in refused.value.hint
+
+
 def _logins(origin: str, password: str) -> Logins:
     auth = base64.b64encode(f"tester:{password}".encode()).decode()
     return parse_logins(json.dumps({"auths": {origin.partition("//")[2]: {"auth": auth}}}).encode(), where="test")
@@ -358,7 +378,7 @@ def test_a_blob_is_read_from_where_it_was_left(layout: Layout, sources: ImageSou
 
 def test_two_images_that_would_get_one_name_are_refused(images: list[LockedImage]) -> None:
     twin = msgspec.structs.replace(images[0], reference="quay.io/other/sie-config:v0.3.1", digest=images[1].digest)
-    with pytest.raises(ValueError, match="would both be called"):
+    with pytest.raises(Misused, match="would both be called"):
         targets([images[0], twin], parse_place("reg.example/sie"))
 
 

@@ -15,6 +15,7 @@ import yaml
 
 from sie_airgap.blobs import Blobs
 from sie_airgap.chart_package import MEDIA_TYPE as CHART_CONTENT
+from sie_airgap.failures import Misused
 from sie_airgap.oci.copy import Copier, ImagePlan, plan_image
 from sie_airgap.oci.image import Content, Image, read_image
 from sie_airgap.oci.manifest import MAX_MANIFEST_BYTES, OCI_MANIFEST, Descriptor, Manifest, encode
@@ -60,7 +61,7 @@ class CarriedImage:
 def targets(images: Sequence[LockedImage], place: Place) -> dict[str, Reference]:
     """What each image is called at the place, by its name in the lock.
 
-    Raises `ValueError` when two different images would be called the same.
+    Raises `Misused` when two different images would be called the same.
     """
     taken: dict[Reference, LockedImage] = {}
     named = {}
@@ -68,7 +69,8 @@ def targets(images: Sequence[LockedImage], place: Place) -> dict[str, Reference]
         target = mirrored(parse_reference(image.reference), place)
         other = taken.setdefault(target, image)
         if other.digest != image.digest:
-            raise ValueError(f"`{other.reference}` and `{image.reference}` would both be called `{target}`")
+            message = f"`{other.reference}` and `{image.reference}` would both be called `{target}`"
+            raise Misused(message, hint="a registry of its own, or another path, for one of them")
         named[image.reference] = target
     return named
 

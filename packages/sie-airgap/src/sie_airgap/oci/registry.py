@@ -23,6 +23,7 @@ from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, hex_of, pa
 from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, TrustError, Unreachable
 
 TIMEOUT_S = 60.0
+NO_REGISTRY = "what answers there may be no registry: is the address right?"
 _BODY_SHOWN = 300
 
 
@@ -87,7 +88,7 @@ class Registry:
                 return None
             self._expect(answer, 200)
             declared = answer.headers.get("Docker-Content-Digest")
-        return parse_digest(declared) if declared else self.manifest(repository, asked).digest
+        return self._digest(url, declared) if declared else self.manifest(repository, asked).digest
 
     def blob_size(self, repository: str, digest: Digest) -> int | None:
         """The length in bytes of a blob that the repository has; None when it has it not."""
@@ -95,7 +96,7 @@ class Registry:
             if answer.status_code == 404:
                 return None
             self._expect(answer, 200)
-            return int(answer.headers["Content-Length"])
+            return int(_header(answer, "Content-Length"))
 
     def open_blob(self, repository: str, digest: Digest, *, start: int = 0) -> BinaryIO:
         """The blob's bytes from `start`, as they come; whoever reads them checks the digest."""
@@ -131,7 +132,7 @@ class Registry:
         """Uploads a blob in one request. Raises `TrustError`, and nothing is kept there, when `data` are not it."""
         with self._call("POST", f"/v2/{repository}/blobs/uploads/", _push(repository)) as begun:
             self._expect(begun, 202)
-            where = begun.request.url.join(begun.headers["Location"]).copy_merge_params({"digest": digest})
+            where = begun.request.url.join(_header(begun, "Location")).copy_merge_params({"digest": digest})
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size_bytes)}
         body = _verified(data, digest, size_bytes, where=self._at(f"/v2/{repository}"), advance=advance)
         with self._call("PUT", str(where), _push(repository), headers=headers, content=body) as answer:
@@ -198,6 +199,12 @@ class Registry:
             raise Refused(message, hint="something before the registry limits the size of a body; raise its limit")
         raise Refused(message)
 
+    def _digest(self, url: str, text: str) -> Digest:
+        try:
+            return parse_digest(text)
+        except ValueError as error:
+            raise Refused(f"{self._at(url)}: {error}", hint=NO_REGISTRY) from error
+
     def _at(self, url: str) -> str:
         return str(self._client.base_url.join(url))
 
@@ -227,6 +234,15 @@ class _Body(RawIOBase):
     def close(self) -> None:
         self._answer.close()
         super().close()
+
+
+def _header(answer: httpx2.Response, name: str) -> str:
+    """Raises `Refused` where an answer lacks what every registry sends."""
+    value = answer.headers.get(name)
+    if value is None:
+        message = f"{answer.request.method} {answer.request.url}: {answer.status_code} without `{name}`"
+        raise Refused(message, hint=NO_REGISTRY)
+    return str(value)
 
 
 def unreachable(where: str, error: Exception, *, hint: str | None = None) -> Unreachable:

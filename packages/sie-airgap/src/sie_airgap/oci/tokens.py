@@ -64,7 +64,10 @@ class Tokens:
             raise NoPermission(
                 f"{realm.host} gives no token for `{scope}`: {got.status_code}", hint=login_hint(self._place)
             )
-        token = msgspec.json.decode(got.content, type=_Token)
+        try:
+            token = msgspec.json.decode(got.content, type=_Token)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise NoPermission(f"{realm} answers with no token: {error}") from error
         return f"Bearer {token.token or token.access_token}"
 
 
