@@ -6,11 +6,14 @@ A headless Service has one address per ready pod, so a name that is looked up is
 import asyncio
 import logging
 import socket
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
 
 from sie_core.settings import SettingsError
 from sie_gateway.workers import Address
+
+Lookup = Callable[[str, int], Awaitable[list[tuple[int, str]]]]
+_NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
 
 logger = logging.getLogger("sie.gateway")
 
@@ -35,22 +38,25 @@ def _target(url: str) -> Address:
     return Address(parts.hostname, port)
 
 
-async def resolve(targets: Sequence[Address]) -> set[Address] | None:
+async def look_up(host: str, port: int) -> list[tuple[int, str]]:
+    """The system's own resolver: family and address of each answer."""
+    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [(answer[0], str(answer[4][0])) for answer in answers]
+
+
+async def resolve(targets: Sequence[Address], *, lookup: Lookup = look_up) -> set[Address] | None:
     """Every address of every target; None where a name could not be looked up for want of a name service.
 
     A name that is known not to exist has no workers: that is a Service without a ready pod.
     """
-    loop = asyncio.get_running_loop()
     found: set[Address] = set()
     for target in targets:
         try:
-            answers = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+            found |= _one_family(await lookup(target.host, target.port), target.port)
         except socket.gaierror as error:
-            if error.errno in (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)):
-                continue
-            logger.debug("lookup_failed", extra={"fields": {"host": target.host, "reason": str(error)}})
-            return None
-        found |= _one_family([(answer[0], str(answer[4][0])) for answer in answers], target.port)
+            if error.errno not in _NO_SUCH_NAME:
+                logger.debug("lookup_failed", extra={"fields": {"host": target.host, "reason": str(error)}})
+                return None
     return found
 
 

@@ -59,7 +59,7 @@ class Connection(asyncio.Protocol):
         self.headers: list[Header] = []
         self._parts: deque[bytes] = deque()
         self._waiting_bytes = self._head_bytes = 0
-        self._has_head = self._is_whole = self._keeps = self._is_paused = False
+        self._has_head = self._is_whole = self._keeps = self._is_paused = self._has_surplus = False
 
     @property
     def usable(self) -> bool:
@@ -100,7 +100,7 @@ class Connection(asyncio.Protocol):
 
     def release(self) -> bool:
         """The call is over; whether the connection can be asked again."""
-        if not (self._is_whole and self._keeps and self._ended is None):
+        if not (self._is_whole and self._keeps and self._ended is None) or self._has_surplus:
             self.close()
             return False
         self._asking = False
@@ -168,20 +168,32 @@ class Connection(asyncio.Protocol):
         framed = (b"content-length", b"transfer-encoding")
         return not any(name in framed for name, _ in self.headers)
 
-    # What the parser says
+    # What the parser says. Bytes after a whole answer belong to no call: they are left out, and the connection closed.
+
+    def on_message_begin(self) -> None:
+        if self._is_whole:
+            self._has_surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._has_surplus:
+            return
         self.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
+        if self._has_surplus:
+            return
         self.status = self._parser.get_status_code()
         self._has_head = self.status >= 200
 
     def on_body(self, body: bytes) -> None:
+        if self._has_surplus:
+            return
         self._parts.append(body)
         self._waiting_bytes += len(body)
 
     def on_message_complete(self) -> None:
+        if self._has_surplus:
+            return
         if self.status < 200:  # 100 Continue and the like come before the answer
             self.headers, self._head_bytes = [], 0
             return

@@ -7,6 +7,7 @@ connection; connections are kept, as a real worker keeps them.
 
 import contextlib
 import http.client
+import os
 import socket
 import struct
 import threading
@@ -42,7 +43,7 @@ class Line:
     def reset(self) -> None:
         """Close so that the other end sees `connection reset`, as when a process is killed with data unread."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self._socket.close()
+        os.close(self._socket.detach())  # `close` would wait for the reader that shares the socket
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -93,12 +94,14 @@ class StandInWorker:
     Attributes:
         status: what the next heartbeat says; a test may replace it.
         answer: what happens to the next call; likewise.
+        heartbeat: what answers `GET /heartbeat`; `status`, unless a test puts something else here.
         calls: every call so far, heartbeats aside.
     """
 
     def __init__(self, status: WorkerStatus, *, answer: Answer = echo, port: int = 0) -> None:
         self.status = status
         self.answer = answer
+        self.heartbeat: Answer = self._say_status
         self.calls: list[Received] = []
         self.heartbeats: list[Received] = []
         self._lines: set[Line] = set()
@@ -124,6 +127,9 @@ class StandInWorker:
         for line in list(self._lines):
             line.close()
 
+    def _say_status(self, request: Received, line: Line) -> None:
+        reply(200, msgspec.json.encode(self.status))(request, line)
+
     def _accept(self) -> None:
         while not self._closed:
             try:
@@ -139,7 +145,7 @@ class StandInWorker:
             while (request := _read(reader)) is not None:
                 if request.target == "/heartbeat":
                     self.heartbeats.append(request)
-                    reply(200, msgspec.json.encode(self.status))(request, line)
+                    self.heartbeat(request, line)
                 else:
                     self.calls.append(request)
                     self.answer(request, line)

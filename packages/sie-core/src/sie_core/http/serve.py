@@ -35,6 +35,9 @@ LINGER_S = 1.5
 KEEP_ALIVE_S = 75
 """Longer than any client of ours keeps a connection, so that none sends on one that is just being closed."""
 
+READ_OUT_S = 2.0
+"""The longest that a caller whose body was refused is still listened to."""
+
 _OPERATIONAL = frozenset({"/healthz", "/readyz", "/health", "/heartbeat", "/metrics"})
 """Answered to the end and not waited for: a probe must not keep a process alive."""
 
@@ -177,7 +180,7 @@ async def serve(
             await asyncio.wait({serving, ending}, return_when=asyncio.FIRST_COMPLETED)
             finished = ending.done() and ending.result()
             ending.cancel()
-            server.should_exit = True
+            server.end()
             await serving
         logger.info("stopped", extra={"fields": {"url": url, "every_call_finished": finished}})
 
@@ -186,10 +189,21 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
         self.listening = asyncio.Event()
+        self._ending = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.listening.set()
+
+    async def main_loop(self) -> None:
+        """Renews the `Date` header each second until the end; uvicorn's own wakes ten times as often."""
+        while not self._ending.is_set():
+            await self.on_tick(0)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), 1.0)
+
+    def end(self) -> None:
+        self._ending.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -239,8 +253,9 @@ def _counting(app: App, drain: Drain) -> App:
             await send_error(send, error, request_id=request_id(scope), headers=[(b"connection", b"close")])
             return
         drain.enter()
+        sending = _reading_out(receive, send)
         try:
-            await app(scope, receive, _closing(send) if drain.begun else send)
+            await app(scope, receive, _closing(sending) if drain.begun else sending)
         except Exception:
             await _answer_bug(scope, send)
         finally:
@@ -256,6 +271,30 @@ async def _answer_bug(scope: Scope, send: Send) -> None:
     error = ApiError("INTERNAL_ERROR", "the process failed on this call", hint="its log says where")
     with contextlib.suppress(RuntimeError):  # an answer had begun: uvicorn closes the connection
         await send_error(send, error, request_id=id_)
+
+
+def _reading_out(receive: Receive, send: Send) -> Send:
+    """After a 413, throws away what the caller is still sending before the connection is closed.
+
+    Closed with bytes unread, a connection is reset, and a caller that sends all before it reads (asyncio's do)
+    sees the reset and not the answer. The answer itself goes out first.
+    """
+    refused = False
+
+    async def sending(message: Message) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start":
+            refused = message["status"] == 413
+        elif refused and not message.get("more_body", False):
+            await send({**message, "more_body": True})
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READ_OUT_S):
+                    while (await receive()).get("more_body", False):
+                        pass
+            message = {"type": "http.response.body", "body": b"", "more_body": False}
+        await send(message)
+
+    return sending
 
 
 def _closing(send: Send) -> Send:
