@@ -152,6 +152,12 @@ def test_truncated_body_keeps_the_promised_length(hub: Hub, client: httpx2.Clien
     assert client.get(f"{RESOLVE}/config.json").status_code == 200
 
 
+def test_slow_body_arrives_whole(hub: Hub, client: httpx2.Client) -> None:
+    hub.set_faults(Fault(FaultKind.SLOW, bytes_per_s=1 << 20))
+
+    assert client.get(f"{RESOLVE}/model.safetensors", follow_redirects=True).content == WEIGHTS
+
+
 def test_status_fault_says_when_to_come_back(hub: Hub, client: httpx2.Client) -> None:
     hub.set_faults(Fault(FaultKind.STATUS, status=429, retry_after_s=7, match="/api/*"))
     answer = client.get("/api/models/acme/tiny")
