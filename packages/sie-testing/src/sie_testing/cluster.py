@@ -8,13 +8,14 @@ Each program is the installed command itself, on a port that it picks; it is sto
 SIGINT, which does not linger as SIGTERM does, and must end with status 0.
 """
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -73,22 +74,30 @@ def worker(
 
 @contextmanager
 def gateway(folder: Path, workers: Sequence[str], *, env: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """A gateway in front of `workers`, base URLs. It is there at once and hears of them within a second."""
+    """A gateway in front of `workers`, base URLs, that has heard of one at least."""
     variables = {
         "SIE_GATEWAY_HOST": "127.0.0.1",
         "SIE_GATEWAY_PORT": "0",
         "SIE_GATEWAY_WORKERS": ",".join(workers),
         **(env or {}),
     }
-    with program("sie-gateway", ["serve"], log=folder / "gateway.log", env=variables) as running:
+    with program("sie-gateway", ["serve"], log=folder / "gateway.log", env=variables, ready=_hears_workers) as running:
         yield running
 
 
 @contextmanager
 def program(
-    name: str, arguments: Sequence[str], *, log: Path, env: Mapping[str, str], ready: str = "/readyz"
+    name: str,
+    arguments: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str],
+    ready: Callable[[str], bool] = lambda url: _fetched(url + "/readyz") is not None,
 ) -> Iterator[Running]:
     """An installed command of ours, from ready to stopped.
+
+    Args:
+        ready: told the base URL, whether it takes calls.
 
     Raises:
         RuntimeError: it ended, or was not ready in time, or did not end well; with the end of its log.
@@ -113,22 +122,29 @@ def _environment(env: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **env}
 
 
-def _ready_url(name: str, process: subprocess.Popen[bytes], log: Path, path: str) -> str:
+def _ready_url(name: str, process: subprocess.Popen[bytes], log: Path, ready: Callable[[str], bool]) -> str:
     deadline_s = time.monotonic() + _READY_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline_s:
         found = _LISTENING.search(log.read_bytes())
-        if found is not None and _answers(found.group().decode() + path):
+        if found is not None and ready(found.group().decode()):
             return found.group().decode()
         time.sleep(0.02)
     state = "is not ready" if process.poll() is None else f"ended with status {process.returncode}"
     raise RuntimeError(f"`{name}` {state}\n{_tail(log)}")
 
 
-def _answers(url: str) -> bool:
+def _hears_workers(url: str) -> bool:
+    health = _fetched(url + "/health")
+    return health is not None and json.loads(health)["status"] == "healthy"
+
+
+def _fetched(url: str) -> bytes | None:
+    """The body of a 200; None for any other answer, and for none."""
     try:
-        return httpx2.get(url, timeout=5, trust_env=False).status_code == 200
+        reply = httpx2.get(url, timeout=5, trust_env=False)
     except httpx2.TransportError:
-        return False
+        return None
+    return reply.content if reply.status_code == 200 else None
 
 
 def _stopped(process: subprocess.Popen[bytes]) -> int:

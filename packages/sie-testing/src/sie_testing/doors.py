@@ -1,7 +1,8 @@
 """The ways into SIE, behind one interface, so that one suite can ask the same of each.
 
 A door is a base URL (a worker's, or a gateway's) and a way of asking: raw MessagePack, raw JSON, the blocking
-client, the awaiting client. What comes back is compared down to the bits.
+client, the awaiting client. What comes back is compared down to the bits. The clients are told not to wait, so
+that a call that only succeeds when it is tried again fails here.
 """
 
 import asyncio
@@ -104,7 +105,9 @@ class BlockingDoor:
 
     def encode(self, model: str, items: Sequence[Any], **params: Any) -> list[Encoded] | Refused:
         try:
-            return [_from_sdk(result) for result in self._client.encode(model, items, **params)]
+            return [
+                _from_sdk(result) for result in self._client.encode(model, items, wait_for_capacity=False, **params)
+            ]
         except (RequestError, ServerError) as error:
             return _from_error(error)
 
@@ -128,7 +131,7 @@ class AwaitingDoor:
 
     def encode(self, model: str, items: Sequence[Any], **params: Any) -> list[Encoded] | Refused:
         try:
-            results = self._runner.run(self._client.encode(model, items, **params))
+            results = self._runner.run(self._client.encode(model, items, wait_for_capacity=False, **params))
         except (RequestError, ServerError) as error:
             return _from_error(error)
         return [_from_sdk(result) for result in results]
