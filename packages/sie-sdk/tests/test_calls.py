@@ -221,6 +221,17 @@ def test_what_cannot_be_sent_is_refused_before_sending(items: Any, more: dict[st
     assert script.heard == []
 
 
+@pytest.mark.parametrize("model", ["", "/", "org/", "../models", "org/../../healthz", "org/./name"])
+def test_model_that_would_be_another_path_is_refused(model: str) -> None:
+    with Script([]) as script, SIEClient(script.url) as client:
+        with pytest.raises(ValueError, match="want `org/name`"):
+            client.encode(model, {"text": "a"})
+        with pytest.raises(ValueError, match="want `org/name`"):
+            client.get_model(model)
+
+    assert script.heard == []
+
+
 def test_both_clients_have_the_same_methods() -> None:
     """But for `max_connections` and `max_concurrency`, which only the awaiting one has."""
 

@@ -90,7 +90,13 @@ def headers(caller: Caller, fmt: Format, *, gpu: str | None = None, timeout_ms: 
 
 
 def model_path(prefix: str, model: str) -> str:
-    """The path of a call about a model; the slashes in an id are part of the path."""
+    """The path of a call about a model; the slashes in an id are part of the path.
+
+    Raises:
+        ValueError: an id that would make another path: empty, or with `..` in it.
+    """
+    if any(part in ("", ".", "..") for part in model.split("/")):
+        raise ValueError(f"model is `{model}`, want `org/name`")
     return prefix + quote(model, safe="/:")
 
 

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from sie_core.errors import KINDS
 from sie_core.wire.codec import Format, body_format
 from sie_core.wire.envelope import ERROR_CODE
 from sie_sdk._steps import Lost, Reply
@@ -175,9 +176,15 @@ def _judge_unavailable(reply: Reply, said: Said, asked: Asked, patience: Patienc
             memory = ResourceExhaustedError(text, model=asked.model, retries=retries)
             return _limited(Wait("memory", memory_delay_s(wanted_s, retries), memory), waits, patience.memory_retries)
     error = _plain_error(reply, said, asked)
-    if said.fields.get("status") == "gpu_not_configured":
-        raise error  # a machine profile that the cluster does not have does not appear by waiting
+    if not _may_pass(said):
+        raise error
     return _passing(reply, error, patience)
+
+
+def _may_pass(said: Said) -> bool:
+    """By the error table where it has the code; a gateway of v0.3.1 tells of an unknown machine profile in `status`."""
+    kind = KINDS.get(said.code or "")
+    return said.fields.get("status") != "gpu_not_configured" and (kind is None or kind.passes)
 
 
 def _passing(reply: Reply, error: SIEError, patience: Patience) -> Wait:
