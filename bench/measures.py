@@ -15,7 +15,7 @@ from bench.servers import ENCODE, Server, free_port, start, started, stop
 
 @dataclass(frozen=True)
 class Effort:
-    """How long is measured: `seconds` in each of `rounds`, after `warm_s`."""
+    """How long is measured: `seconds` in each of `rounds`, after `warm_s`; twice that for calls of many texts."""
 
     rounds: int
     seconds: float
@@ -23,8 +23,8 @@ class Effort:
     starts: int
 
 
-FULL = Effort(rounds=5, seconds=4.0, warm_s=1.0, starts=7)
-QUICK = Effort(rounds=2, seconds=1.5, warm_s=0.5, starts=3)
+FULL = Effort(rounds=5, seconds=5.0, warm_s=1.0, starts=7)
+QUICK = Effort(rounds=2, seconds=2.5, warm_s=0.5, starts=3)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def _each_round(cases: Sequence[Case], effort: Effort) -> Iterator[tuple[int, Ca
 
 
 def _load(case: Case, server: Server, effort: Effort) -> Load:
-    return Load("127.0.0.1", server.port, ENCODE, bodies(case), case.connections, effort.warm_s, effort.seconds)
+    seconds = effort.seconds if case.batch == 1 else 2 * effort.seconds
+    return Load("127.0.0.1", server.port, ENCODE, bodies(case), case.connections, effort.warm_s, seconds)
 
 
 def _texts_row(case: Case, ours: Sequence[Measured], peer: Sequence[Measured]) -> Row:
