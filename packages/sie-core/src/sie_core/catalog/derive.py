@@ -8,9 +8,9 @@ which its backbone reads from `config.json`.
 Follows sentence-transformers 6.2: `base/model.py` (modules, prompts), `base/modules/transformer.py` (length).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Struct
@@ -52,18 +52,39 @@ class Derived:
     """A spec with nothing left open.
 
     Attributes:
-        spec: `max_tokens` and every value of `dense` are set; the templates where the model has any.
+        given: the spec that was completed.
         architecture: which backbone.
         folder: of the snapshot, where `config.json`, the weights and the tokenizer are; "" for its root.
         lower_case: whether texts are lower-cased before the tokenizer sees them.
+        max_tokens: longest item, special tokens included.
+        dim: of the dense vector.
+        query: template of a query, or None for the text as it is.
+        document: template of a document, likewise.
         origins: each value's name, as in the spec, and the file that it came from, or `spec`, or `default`.
     """
 
-    spec: ModelSpec
+    given: ModelSpec
     architecture: Architecture
     folder: str
     lower_case: bool
+    max_tokens: int
+    pooling: Pooling
+    normalize: bool
+    dim: int
+    query: str | None
+    document: str | None
     origins: Mapping[str, str]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec as it would have to be written without the snapshot."""
+        return msgspec.structs.replace(
+            self.given,
+            max_tokens=self.max_tokens,
+            dense=DenseHead(pooling=self.pooling, normalize=self.normalize, dim=self.dim),
+            query=self.query,
+            document=self.document,
+        )
 
 
 class _Module(Struct, frozen=True):
@@ -99,8 +120,10 @@ _S = TypeVar("_S")
 
 
 @dataclass(frozen=True)
-class _Value:
-    value: Any
+class _Found(Generic[_S]):
+    """A value and where it was found."""
+
+    value: _S
     origin: str
 
 
@@ -117,21 +140,31 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     architecture = _architecture(config, _in(folder, CONFIG))
     length = _read(read, _in(folder, LENGTH), _Length, _Length())
     prompts = _read(read, PROMPTS, _Prompts, _Prompts())
-    found = {
-        "max_tokens": _max_tokens(spec, read, folder, config, length),
-        "dense.pooling": _pooling(spec, read, pooling, prompts, config),
-        "dense.normalize": _normalize(spec, normalize),
-        "dense.dim": _dim(spec, config, _in(folder, CONFIG)),
-        **_templates(spec, prompts),
-    }
-    dense = DenseHead(**{name.removeprefix("dense."): at.value for name, at in found.items() if "." in name})
-    rest = {name: at.value for name, at in found.items() if "." not in name}
+    max_tokens = _max_tokens(spec, read, folder, config, length)
+    pooled = _pooling(spec, read, pooling, prompts, config)
+    normalized = _normalize(spec, normalize)
+    dim = _dim(spec, config, _in(folder, CONFIG))
+    query = _template(spec.query, ("query",), prompts)
+    document = _template(spec.document, _DOCUMENT_PROMPTS, prompts)
     return Derived(
-        spec=msgspec.structs.replace(spec, dense=dense, **rest),
+        given=spec,
         architecture=architecture,
         folder=folder,
         lower_case=length.do_lower_case,
-        origins={name: at.origin for name, at in found.items()},
+        max_tokens=max_tokens.value,
+        pooling=pooled.value,
+        normalize=normalized.value,
+        dim=dim.value,
+        query=query.value,
+        document=document.value,
+        origins={
+            "max_tokens": max_tokens.origin,
+            "dense.pooling": pooled.origin,
+            "dense.normalize": normalized.origin,
+            "dense.dim": dim.origin,
+            "query": query.origin,
+            "document": document.origin,
+        },
     )
 
 
@@ -173,7 +206,7 @@ def _architecture(config: _Config, where: str) -> Architecture:
     raise ValueError(f"`model_type` in `{where}` is `{config.model_type}`: supported are {supported}")
 
 
-def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: _Config, length: _Length) -> _Value:
+def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: _Config, length: _Length) -> _Found[int]:
     """The spec's, or `max_seq_length`, or the tokenizer's own limit; never more than there are positions."""
     config_name = _in(folder, CONFIG)
     positions = config.max_position_embeddings
@@ -182,26 +215,28 @@ def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: _Config, len
             raise ValueError(
                 f"`max_tokens` is {spec.max_tokens}, `max_position_embeddings` in `{config_name}` is {positions}"
             )
-        return _Value(spec.max_tokens, SPEC)
-    limits = [] if positions is None else [_Value(positions, config_name)]
+        return _Found(spec.max_tokens, SPEC)
+    limits = [] if positions is None else [_Found(positions, config_name)]
     if length.max_seq_length is not None:
-        limits.append(_Value(length.max_seq_length, _in(folder, LENGTH)))
+        limits.append(_Found(length.max_seq_length, _in(folder, LENGTH)))
     else:
         tokenizer = _read(read, _in(folder, TOKENIZER), _Tokenizer, _Tokenizer())
         if tokenizer.model_max_length is not None and tokenizer.model_max_length < 2**31:
-            limits.append(_Value(int(tokenizer.model_max_length), _in(folder, TOKENIZER)))
+            limits.append(_Found(int(tokenizer.model_max_length), _in(folder, TOKENIZER)))
     if not limits:
         raise ValueError(
             f"no file of the snapshot says how long an item may be: set `max_tokens` in the spec of `{spec.id}`"
         )
     # The last of the equal ones: the file that was written to say it.
-    return min(reversed(limits), key=lambda limit: int(limit.value))
+    return min(reversed(limits), key=lambda limit: limit.value)
 
 
-def _pooling(spec: ModelSpec, read: Reader, module: _Module | None, prompts: _Prompts, config: _Config) -> _Value:
+def _pooling(
+    spec: ModelSpec, read: Reader, module: _Module | None, prompts: _Prompts, config: _Config
+) -> _Found[Pooling]:
     said = spec.dense.pooling if spec.dense is not None else None
     if module is None:
-        return _Value("mean", DEFAULT) if said is None else _Value(said, SPEC)
+        return _Found("mean", DEFAULT) if said is None else _Found(said, SPEC)
     path = _in(module.path, CONFIG)
     raw = _read(read, path, dict[str, Any])
     width = raw.get("embedding_dimension", raw.get("word_embedding_dimension"))
@@ -210,8 +245,8 @@ def _pooling(spec: ModelSpec, read: Reader, module: _Module | None, prompts: _Pr
     if raw.get("include_prompt", True) is not True and any(prompts.prompts.values()):
         raise ValueError(f"`include_prompt` in `{path}` is false: supported is pooling over the prompt too")
     if said is not None:
-        return _Value(said, SPEC)
-    return _Value(_pooling_mode(raw, path), path)
+        return _Found(said, SPEC)
+    return _Found(_pooling_mode(raw, path), path)
 
 
 def _pooling_mode(raw: Mapping[str, Any], path: str) -> Pooling:
@@ -225,33 +260,29 @@ def _pooling_mode(raw: Mapping[str, Any], path: str) -> Pooling:
     return _MODES[modes[0]]
 
 
-def _normalize(spec: ModelSpec, module: _Module | None) -> _Value:
+def _normalize(spec: ModelSpec, module: _Module | None) -> _Found[bool]:
     if spec.dense is not None and spec.dense.normalize is not None:
-        return _Value(spec.dense.normalize, SPEC)
-    return _Value(module is not None, MODULES)
+        return _Found(spec.dense.normalize, SPEC)
+    return _Found(module is not None, MODULES)
 
 
-def _dim(spec: ModelSpec, config: _Config, where: str) -> _Value:
+def _dim(spec: ModelSpec, config: _Config, where: str) -> _Found[int]:
     if config.hidden_size is None:
         raise ValueError(f"`{where}` has no `hidden_size`")
     said = spec.dense.dim if spec.dense is not None else None
     if said is not None and said != config.hidden_size:
         raise ValueError(f"`dense.dim` is {said}, `hidden_size` in `{where}` is {config.hidden_size}")
-    return _Value(config.hidden_size, where)
+    return _Found(config.hidden_size, where)
 
 
-def _templates(spec: ModelSpec, prompts: _Prompts) -> dict[str, _Value]:
-    """A prompt is what stands before the text; the default one is for both where neither has its own."""
-    if prompts.default_prompt_name is not None and prompts.default_prompt_name not in prompts.prompts:
+def _template(said: str | None, names: Sequence[str], prompts: _Prompts) -> _Found[str | None]:
+    """A prompt is what stands before the text; the default one stands where none has the name."""
+    if said is not None:
+        return _Found(said, SPEC)
+    default = prompts.default_prompt_name
+    if default is not None and default not in prompts.prompts:
         known = ", ".join(f"`{name}`" for name in prompts.prompts) or "none"
-        raise ValueError(f"`default_prompt_name` in `{PROMPTS}` is `{prompts.default_prompt_name}`: it has {known}")
-    templates = {}
-    for field, names in (("query", ("query",)), ("document", _DOCUMENT_PROMPTS)):
-        said = getattr(spec, field)
-        named = next((name for name in names if name in prompts.prompts), prompts.default_prompt_name)
-        prompt = prompts.prompts[named] if named is not None else ""
-        if said is not None:
-            templates[field] = _Value(said, SPEC)
-        elif prompt:
-            templates[field] = _Value(prompt + "{text}", PROMPTS)
-    return templates
+        raise ValueError(f"`default_prompt_name` in `{PROMPTS}` is `{default}`, its prompts are {known}")
+    named = next((name for name in names if name in prompts.prompts), default)
+    prompt = prompts.prompts[named] if named is not None else ""
+    return _Found(prompt + "{text}", PROMPTS) if prompt else _Found(None, DEFAULT)

@@ -3,16 +3,16 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from sie_core.catalog.derive import CONFIG, Derived, derive
 from sie_core.catalog.spec import ModelSpec
 from sie_server.models.backbones.bert import bert, read_config
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
-from sie_server.models.model import LoadedModel
+from sie_server.models.model import Encoder, LoadedModel
 from sie_server.models.prompts import Prompts
-from sie_server.models.tokenizing import load_tokenizer
+from sie_server.models.tokenizing import TextTokenizer, load_tokenizer
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def load(
     at = folder / derived.folder
     checkpoint = open_checkpoint(at)
     config = read_config((at / CONFIG).read_bytes())
-    tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=_max_tokens(derived), lower_case=derived.lower_case))
+    tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
     # Here and not above: the tokenizer is read while the engine is imported.
     from sie_server.models.ops.openvino import OpenvinoOps, precision_for
@@ -47,30 +47,20 @@ def load(
         streams=streams,
         threads=threads,
     )
-    return _model(derived, tokenizer.result(), graph, checkpoint)
+    return _model(derived, tokenizer.result(), graph)
 
 
-def _model(derived: Derived, tokenizer: Any, graph: Any, checkpoint: Checkpoint) -> LoadedModel:
-    spec, dense = derived.spec, derived.spec.dense
-    assert dense is not None
-    assert dense.dim is not None
-    assert dense.pooling is not None
+def _model(derived: Derived, tokenizer: TextTokenizer, encoder: Encoder) -> LoadedModel:
     return LoadedModel(
-        name=spec.id,
-        dims={"dense": dense.dim},
-        max_tokens=_max_tokens(derived),
-        memory_bytes=checkpoint.size_bytes,
+        name=derived.given.id,
+        dims={"dense": derived.dim},
+        max_tokens=derived.max_tokens,
         tokenizer=tokenizer,
-        prompts=Prompts(spec.query, spec.document, spec.default_instruction),
-        encoder=graph,
-        pooling=dense.pooling,
-        normalize=bool(dense.normalize),
+        prompts=Prompts(derived.query, derived.document, derived.given.default_instruction),
+        encoder=encoder,
+        pooling=derived.pooling,
+        normalize=derived.normalize,
     )
-
-
-def _max_tokens(derived: Derived) -> int:
-    assert derived.spec.max_tokens is not None
-    return derived.spec.max_tokens
 
 
 def _derived(spec: ModelSpec, folder: Path) -> Derived:

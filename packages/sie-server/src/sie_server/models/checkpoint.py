@@ -59,10 +59,6 @@ class Checkpoint:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    @property
-    def size_bytes(self) -> int:
-        return sum(len(mapped) for mapped in self._files.values())
-
     def weight(self, name: str, shape: tuple[int, ...]) -> Weight:
         """The tensor of that name.
 

@@ -28,6 +28,9 @@ class Encoder(Protocol):
     @property
     def precision(self) -> Precision: ...
 
+    @property
+    def memory_bytes(self) -> int: ...
+
     def run(self, plan: Plan, *, stream: int) -> NDArray[np.float32]:
         """(T, width), good until the stream's next run."""
         ...
@@ -43,7 +46,6 @@ class LoadedModel:
         name: the model's id, for messages.
         dims: the outputs it has, with their sizes.
         max_tokens: longest item, special tokens included.
-        memory_bytes: of the packed weights, about.
         tokenizer: texts to ids.
         prompts: what is put around a text.
         encoder: ids to hidden states.
@@ -54,7 +56,6 @@ class LoadedModel:
     name: str
     dims: Mapping[OutputType, int]
     max_tokens: int
-    memory_bytes: int
     tokenizer: TextTokenizer
     prompts: Prompts
     encoder: Encoder
@@ -64,6 +65,10 @@ class LoadedModel:
     @property
     def precision(self) -> Precision:
         return self.encoder.precision
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.encoder.memory_bytes
 
     def estimate_tokens(self, call: Call) -> int:
         """From the texts' lengths alone, four characters a token: most English has four and a half."""

@@ -46,10 +46,9 @@ def read_config(data: bytes) -> BertConfig:
         raise LoadError(f"`position_embedding_type` is `{config.position_embedding_type}`: supported is `absolute`")
     if config.is_decoder:
         raise LoadError("`is_decoder` is true: supported are encoders")
-    if config.hidden_size % config.num_attention_heads:
-        raise LoadError(
-            f"`hidden_size` {config.hidden_size} is not a multiple of `num_attention_heads` {config.num_attention_heads}"
-        )
+    width, heads = config.hidden_size, config.num_attention_heads
+    if heads < 1 or width % heads:
+        raise LoadError(f"`hidden_size` is {width}, which is not a multiple of `num_attention_heads`, {heads}")
     return config
 
 

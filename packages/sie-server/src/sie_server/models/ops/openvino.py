@@ -9,10 +9,11 @@ more than one stream of many.
 """
 
 import functools
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ import openvino as ov  # noqa: E402
 from openvino import opset15 as op  # noqa: E402
 
 _NAMES: Final = ("ids", "positions", "rows", "back", "mask")
+_WEIGHT_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2}
 _FORGET_EVERY_S: Final = 0.02
 
 
@@ -48,6 +50,7 @@ class OpenvinoOps:
             for name in _NAMES
         }
         self._first_axis = op.constant(np.int32(0))
+        self._packed_weights = 0
 
     @property
     def ids(self) -> Any:
@@ -63,7 +66,7 @@ class OpenvinoOps:
             # numpy has no bfloat16: the bits go in under their own name. Such a constant does not keep its array
             # alive; `Graph` holds the checkpoint.
             tensor = ov.Tensor(stored.array, ov.Shape(list(shape)), ov.Type.bf16)
-            return op.convert(op.Constant(tensor, shared_memory=True), "f32")
+            return op.convert(ov.op.Constant(tensor, shared_memory=True), "f32")
         constant = op.constant(stored.array, shared_memory=True)
         return constant if stored.dtype == "F32" else op.convert(constant, "f32")
 
@@ -74,6 +77,7 @@ class OpenvinoOps:
         return op.gather(table, ids, self._first_axis)
 
     def linear(self, x: Any, weight: Any, bias: Any, *, activation: Activation | None = None) -> Any:
+        self._packed_weights += math.prod(weight.get_output_shape(0))
         y = op.add(op.matmul(x, weight, False, True), bias)
         return op.gelu(y, "erf") if activation == "gelu" else y
 
@@ -110,17 +114,26 @@ class OpenvinoOps:
             "INFERENCE_NUM_THREADS": streams * threads,
         }
         with _forgetting(self._checkpoint):
-            graph = Graph(_core().compile_model(model, "CPU", settings), self._checkpoint, streams=streams)
+            graph = Graph(
+                _core().compile_model(model, "CPU", settings),
+                self._checkpoint,
+                streams=streams,
+                memory_bytes=self._packed_weights * _WEIGHT_BYTES[precision],
+            )
             graph.warm_up()
         return graph
 
 
 class Graph:
-    """A compiled graph and one request per stream; each stream is one thread's at a time."""
+    """A compiled graph and one request per stream; each stream is one thread's at a time.
 
-    def __init__(self, compiled: Any, checkpoint: Checkpoint, *, streams: int) -> None:
+    `memory_bytes`: of the linear layers' weights, which the plugin packs into memory of its own.
+    """
+
+    def __init__(self, compiled: Any, checkpoint: Checkpoint, *, streams: int, memory_bytes: int) -> None:
         self._compiled = compiled
         self._checkpoint = checkpoint
+        self.memory_bytes = memory_bytes
         self._requests = [compiled.create_infer_request() for _ in range(streams)]
 
     @property

@@ -1,10 +1,12 @@
 """What an engine must know of one batch, as arrays of a few round sizes.
 
 Linear layers see tokens end to end; attention sees a grid of items × positions. All that depends on
-the items' lengths is in here, so that a graph has no sizes in it. Sizes are rounded up because an
-engine keeps something for every shape that it has met: unrounded, memory grows with the traffic.
+the items' lengths is in here, so that a graph has no sizes in it.
 
-T is the tokens, S the items and G the longest item's tokens, each rounded up.
+T is the tokens and G the longest item's tokens, both rounded up, and S the items. Rounded because
+OpenVINO keeps something for every size that it has met: half a megabyte for a T and more for a G, on
+each stream, so that memory would grow with the traffic. For an S it keeps next to nothing, and an
+item that is not there would cost a whole attention.
 """
 
 from collections.abc import Mapping
@@ -16,8 +18,9 @@ from numpy.typing import NDArray
 
 from sie_server.models.tokens import TokenBatch
 
+FEW_TOKENS: Final = 64
+FEW_TOKENS_ROUNDED_TO: Final = 8
 TOKENS_ROUNDED_TO: Final = 32
-ITEMS_ROUNDED_TO: Final = 4
 GRID_ROUNDED_TO: Final = 8
 
 MASKED: Final = np.float32(-1e9)
@@ -50,8 +53,7 @@ def plan_batch(batch: TokenBatch) -> Plan:
     """The plan of one batch; tens of microseconds."""
     lengths, tokens = batch.lengths, len(batch.ids)
     items, longest = len(lengths), int(lengths.max())
-    rounded_tokens = _round_up(tokens, TOKENS_ROUNDED_TO)
-    rounded_items = round_items(items)
+    rounded_tokens = round_tokens(tokens)
     grid = _round_up(longest, GRID_ROUNDED_TO)
 
     item_of_token = np.repeat(np.arange(items, dtype=np.int32), lengths)
@@ -62,16 +64,15 @@ def plan_batch(batch: TokenBatch) -> Plan:
     ids[:tokens] = batch.ids
     positions[:tokens] = within
     back[:tokens] = item_of_token * np.int32(grid) + within
-    rows = np.zeros((rounded_items, grid), np.int32)
-    rows[:items][seen] = np.arange(tokens, dtype=np.int32)
-    mask = np.zeros((rounded_items, 1, 1, grid), np.float32)
-    mask[:items, 0, 0][~seen] = MASKED
+    rows = np.zeros((items, grid), np.int32)
+    rows[seen] = np.arange(tokens, dtype=np.int32)
+    mask = np.where(seen, np.float32(0), MASKED)[:, None, None, :]
     return Plan(ids, positions, rows, back, mask)
 
 
-def round_items(items: int) -> int:
-    """1, 2, then multiples of four: a lone long item must not pay for three that are not there."""
-    return items if items <= 2 else _round_up(items, ITEMS_ROUNDED_TO)
+def round_tokens(tokens: int) -> int:
+    """In small steps at first: a lone short text must not pay for 32 tokens."""
+    return _round_up(tokens, FEW_TOKENS_ROUNDED_TO if tokens <= FEW_TOKENS else TOKENS_ROUNDED_TO)
 
 
 def _round_up(size: int, step: int) -> int:
