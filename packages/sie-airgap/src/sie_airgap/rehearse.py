@@ -286,11 +286,12 @@ def lines(report: Report) -> Iterator[str]:
         yield f"egress: {report.attempts} attempts to leave {where} (made on purpose to see that it counts: {control})"
         for each in report.counts:
             if each.attempts.total:
-                yield f"  {each.name}: {_attempts(each)}"
+                yield f"  {each.name}: {attempts_text(each)}"
     yield f"not honoured: {'; '.join(report.not_honoured)}"
 
 
-def _attempts(each: Count) -> str:
+def attempts_text(each: Count) -> str:
+    """What one namespace counted, by kind, and where it was going: `1 DNS, 2 TCP to tcp 203.0.113.9:80`."""
     kinds: Mapping[str, int] = {"DNS": each.attempts.dns, "TCP": each.attempts.tcp, "other": each.attempts.other}
-    counted = ", ".join(f"{packets} {kind}" for kind, packets in kinds.items() if packets)
-    return f"{counted} {' '.join(each.destinations)}".strip()
+    counted = ", ".join(f"{packets} {kind}" for kind, packets in kinds.items() if packets) or "none"
+    return counted + (f" to {', '.join(each.destinations)}" if each.destinations else "")

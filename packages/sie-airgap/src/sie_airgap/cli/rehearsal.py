@@ -16,7 +16,7 @@ from sie_airgap.failures import Differs, Failure, Incomplete, Misused
 from sie_airgap.helm import find
 from sie_airgap.images import read_chart
 from sie_airgap.netns import NamespaceError
-from sie_airgap.rehearse import PORT, Call, NotCounted, Release, Report, Stage, lines, stage
+from sie_airgap.rehearse import PORT, Call, NotCounted, Release, Report, Stage, attempts_text, lines, stage
 from sie_airgap.rehearse import call as make_call
 from sie_airgap.relay import relay
 from sie_core.artifacts.lock import Lock
@@ -168,7 +168,8 @@ def _facts(report: Report, wanted: Call) -> dict[str, object]:
         "golden": list(report.golden),
         "differs": report.differs,
         "egress_attempts": None if report.counts is None else report.attempts,
-        "namespaces": {each.name: each.attempts.total for each in report.counts or ()},
+        "control_attempts": sum(each.control.total for each in report.counts or ()),
+        "namespaces": {each.name: attempts_text(each) for each in report.counts or ()},
         "not_honoured": list(report.not_honoured),
     }
 
@@ -177,6 +178,7 @@ def _raise_findings(report: Report) -> None:
     if report.differs:
         raise Differs("the answers are not what was recorded\n" + "\n".join(report.golden))
     if report.attempts:
-        raise EgressSeen(f"{report.attempts} attempts to leave were counted", hint="the lines above name where from")
+        seen = [f"{each.name}: {attempts_text(each)}" for each in report.counts or () if each.attempts.total]
+        raise EgressSeen(f"{report.attempts} attempts to leave were counted, in " + "; ".join(seen))
     if report.counts is None:
         raise NotCounted(f"egress: not counted ({report.not_counted})")
