@@ -18,8 +18,7 @@ from sie_airgap.verify import verify_media, verify_store
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NoSpace, TrustError
 from sie_core.artifacts.lock import Lock, lock_digest
-
-from .conftest import FILES, filled_store, make_lock
+from sie_testing.carried import FILES, filled_store, make_lock
 
 VOLUME_BYTES = 1 << 20
 

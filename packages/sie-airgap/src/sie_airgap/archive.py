@@ -69,6 +69,7 @@ def plan_archive(lock: Lock, source: Blobs, *, name: str, volume_bytes: int = UN
 
     Raises:
         Incomplete: the source lacks something that the lock names.
+        Drift: its golden answers belong to another lock.
     """
     wanted = contents(lock)
     _check_complete(wanted, source)
@@ -76,6 +77,7 @@ def plan_archive(lock: Lock, source: Blobs, *, name: str, volume_bytes: int = UN
     named = {LOCK_NAME: lock_bytes}
     golden = source.named(GOLDEN_NAME)
     if golden is not None:
+        _check_golden(golden, digest_of(lock_bytes))
         named[GOLDEN_NAME] = golden
     blobs = {content.digest: content.size_bytes for content in wanted}
     extra = {digest_of(data): len(data) for file, data in named.items() if file != LOCK_NAME}
@@ -87,6 +89,19 @@ def plan_archive(lock: Lock, source: Blobs, *, name: str, volume_bytes: int = UN
         named=named,
         volumes=tuple(tuple(_with_names(pieces, named)) for pieces in volumes),
     )
+
+
+class _Recorded(msgspec.Struct):
+    lock: Digest
+
+
+def _check_golden(golden: bytes, lock: Digest) -> None:
+    have = msgspec.json.decode(golden, type=_Recorded).lock
+    if have != lock:
+        raise Drift(
+            f"the golden answers were recorded for another lock\n  want  {lock}\n  have  {have}",
+            hint=f"`sie-airgap golden record` records them anew, or remove `{GOLDEN_NAME}` from the store",
+        )
 
 
 def _check_complete(wanted: Sequence[Content], source: Blobs) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 
 from sie_airgap import __version__
-from sie_airgap.failures import Failure
+from sie_airgap.failures import Drift, Failure
 from sie_airgap.grading import Grade, Graded, Vector, grade, ranks_hold, tells_apart
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import Unreachable
@@ -21,9 +21,12 @@ from sie_core.artifacts.lock import LockedModel
 from sie_core.artifacts.manifest import canonical_json
 from sie_core.ids import ModelId, Revision
 from sie_sdk import SIEClient
-from sie_sdk.client.errors import SIEConnectionError, SIEError
+from sie_sdk.client.errors import RequestError, SIEError
+from sie_sdk.types import ModelInfo
 
 GOLDEN_VERSION = 1
+PATIENCE_S = 300.0
+"""How long one answer may take, loading the model included."""
 TEXTS: Mapping[str, str] = {
     "short": "hello world",
     "empty": "",
@@ -110,25 +113,30 @@ class Comparison:
         yield from (f"  {error}" for error in self.errors)
 
 
-def record(models: Sequence[LockedModel], lock: Digest, url: str, *, api_key: str | None = None) -> Golden:
+def record(models: Sequence[LockedModel], lock: Digest, url: str) -> Golden:
     """Ask for every model's vectors.
 
     Raises:
         Unreachable: nobody answers at `url`, or it does not serve a model.
+        Drift: it serves another commit than the lock's.
         Void: two different texts have the same vector, so that nothing could be told from them.
     """
-    with SIEClient(url, api_key=api_key) as client:
-        recorded = tuple(GoldenModel(model.id, model.revision, _asked(client, model.id)) for model in models)
+    with SIEClient(url) as client:
+        recorded = tuple(GoldenModel(model.id, model.revision, _recorded(client, model)) for model in models)
     for model in recorded:
         if not tells_apart([answer.vector for answer in model.answers if answer.vector is not None]):
             raise Void(f"`{model.id}` at {url} gives the same vector for different texts, or none at all")
     return Golden(GOLDEN_VERSION, lock, _environment(), recorded)
 
 
-def compare(golden: Golden, url: str, *, gpu: str | None = None, api_key: str | None = None) -> list[Comparison]:
+def compare(golden: Golden, url: str, *, gpu: str | None = None) -> list[Comparison]:
     """Ask the same again, of another worker or through a gateway. Raises `Unreachable`."""
-    with SIEClient(url, gpu=gpu, api_key=api_key) as client:
-        return [compared(model, _asked(client, model.id)) for model in golden.models]
+    with SIEClient(url, gpu=gpu) as client:
+        found = []
+        for model in golden.models:
+            _served(client, model.id)
+            found.append(compared(model, _asked(client, model.id)))
+        return found
 
 
 def compared(recorded: GoldenModel, now: Sequence[Answer]) -> Comparison:
@@ -169,6 +177,27 @@ def decode_golden(data: bytes) -> Golden:
     return golden
 
 
+def _recorded(client: SIEClient, model: LockedModel) -> tuple[Answer, ...]:
+    serves = _served(client, model.id).get("revision", model.revision)
+    if serves != model.revision:
+        raise Drift(
+            f"{client.base_url} serves another commit of `{model.id}`\n  want  {model.revision}\n  have  {serves}",
+            hint="start the worker on what `sie-airgap mirror weights file:///FOLDER` wrote",
+        )
+    return _asked(client, model.id)
+
+
+def _served(client: SIEClient, model: ModelId) -> ModelInfo:
+    """What the server says of a model. Raises `Unreachable` at once where it is not there or has no such model."""
+    try:
+        return client.get_model(model)
+    except SIEError as error:
+        raise Unreachable(
+            f"{client.base_url} does not serve `{model}`: {error}",
+            hint="is a worker or a gateway listening there, and is the model among those it serves?",
+        ) from error
+
+
 def _asked(client: SIEClient, model: ModelId) -> tuple[Answer, ...]:
     """One call a text, so that what one text is refused for does not hide the others."""
     return tuple(_answer(client, model, name, text) for name, text in TEXTS.items())
@@ -176,14 +205,13 @@ def _asked(client: SIEClient, model: ModelId) -> tuple[Answer, ...]:
 
 def _answer(client: SIEClient, model: ModelId, name: str, text: str) -> Answer:
     try:
-        result = client.encode(model, {"text": text})
-    except SIEConnectionError as error:
-        raise Unreachable(f"{client.base_url}: {error}", hint="is a worker or a gateway serving there?") from error
+        result = client.encode(model, {"text": text}, provision_timeout_s=PATIENCE_S)
+    except RequestError as error:
+        if error.code != "INVALID_INPUT":
+            raise Unreachable(f"{client.base_url} does not answer for `{model}`: {error}") from error
+        return Answer(name, text, error=error.code)
     except SIEError as error:
-        code = getattr(error, "code", None) or type(error).__name__
-        if code in ("MODEL_NOT_FOUND", "MODEL_LOAD_FAILED", "ProvisioningError", "UNAUTHORIZED", "FORBIDDEN"):
-            raise Unreachable(f"{client.base_url} does not serve `{model}`: {error}") from error
-        return Answer(name, text, error=code)
+        raise Unreachable(f"{client.base_url} does not answer for `{model}`: {error}") from error
     dense = np.ascontiguousarray(result["dense"], dtype="<f4")
     return Answer(name, text, dense=dense.tobytes())
 
