@@ -1,5 +1,6 @@
 """Workers in this process, over tiny models."""
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -68,3 +69,18 @@ def site(sites: Sites, model: TinyModel) -> Site:
     made = sites(model)
     made.load(spec())
     return made
+
+
+@pytest.fixture
+def taken_port() -> Iterator[int]:
+    """A port of loopback that somebody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port of loopback that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+        return port

@@ -24,7 +24,7 @@ from sie_core.settings import SettingsError
 from sie_server import __version__, weights
 from sie_server.engine.engine import Engine, Limits
 from sie_server.engine.residency import Failed, Made, Resident, Say, State
-from sie_server.observability import EVENT_LOADING, EVENT_READY
+from sie_server.observability import EVENT_LOADING, EVENT_MODEL_FAILED, EVENT_READY
 from sie_server.settings import ServeSettings
 from sie_server.sources import Sources
 from sie_server.telling import Told, complain, described
@@ -56,6 +56,7 @@ class News:
         self._started_s = started_s
         self._lock = threading.Lock()
         self._loaded: dict[ModelId, Resident] = {}
+        self._failed: set[ModelId] = set()
         self._url: str | None = None
         self._stop: Callable[[], None] | None = None
         self._was_ready = False
@@ -76,7 +77,7 @@ class News:
     def still_waiting(self) -> None:
         """To be called once, `SLOW_S` after the start."""
         with self._lock:
-            left = [model for model in self._kept if model not in self._loaded]
+            left = [model for model in self._kept if model not in self._loaded and model not in self._failed]
             if left and self._url is not None and not self._was_ready and not self.exit_code:
                 line = f"listening on {self._url}; still loading {', '.join(left)}"
                 self._say(line, EVENT_LOADING, url=self._url, models=left)
@@ -88,8 +89,11 @@ class News:
                 self._loaded[model_id] = state
                 self._tell_if_ready()
                 return
-            gives_up = isinstance(state, Failed) and model_id in self._kept and self._gives_up
-            if not isinstance(state, Failed) or not gives_up:
+            if not isinstance(state, Failed):
+                return
+            self._failed.add(model_id)
+            if not self._gives_up or model_id not in self._kept:
+                _log_failure(model_id, state)
                 return
             self.exit_code = self.exit_code or state.failure.exit_code
             stop = self._stop
@@ -174,7 +178,7 @@ def check(settings: ServeSettings, catalog: Catalog) -> None:
         return  # its catalog may hold more than ours
     if catalog.bundle(settings.bundle) is None:
         names = [bundle.name for bundle in catalog.bundles]
-        raise SettingsError(f"`SIE_BUNDLE` is `{settings.bundle}`", hint=f"there are: {', '.join(names)}")
+        raise SettingsError(f"`SIE_BUNDLE` names no bundle: `{settings.bundle}`", hint=f"there are: {', '.join(names)}")
     offered = catalog.models_of(settings.bundle)
     for model in settings.models:
         if model not in offered:
@@ -277,6 +281,13 @@ def _call_safely(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) ->
     """From another thread; a loop that has just ended needs nothing any more."""
     if not loop.is_closed():
         loop.call_soon_threadsafe(action)
+
+
+def _log_failure(model_id: ModelId, state: Failed) -> None:
+    failure = state.failure
+    fields: dict[str, object] = {"model": model_id, "error_class": failure.error_class, "attempts": state.attempts}
+    fields |= {"reason": failure.message, "hint": failure.hint, "again_after_s": failure.again_after_s}
+    logger.warning(EVENT_MODEL_FAILED, extra={"fields": fields})
 
 
 def _described(resident: Resident) -> str:

@@ -31,7 +31,7 @@ EVENT_MODEL_FAILED: Final = "model failed to load"
 EVENT_MODEL_UNLOADED: Final = "model unloaded"
 EVENT_CATALOG: Final = "catalog changed"
 EVENT_BATCH_FAILED: Final = "batch failed"
-EVENT_BUG: Final = "request failed on a bug"
+EVENT_BUG: Final = "failed on a bug"
 EVENT_CALLER_GONE: Final = "caller gone"
 
 _ITEMS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -250,8 +250,15 @@ class _Wanted:
 
     def _nowhere(self) -> NotThere:
         here = models_in(LocalStore(self.cache))
+        alone = "there is no cluster cache (SIE_CLUSTER_CACHE) to fetch it from, and the hub is off"
+        if self.repo in here:
+            return NotThere(
+                f"`{self.spec.id}` is not complete in {self.cache}: no manifest vouches for its files",
+                hint=f"only what was fetched and verified is served; {alone}",
+            )
         error = _missing(self.spec.id, str(self.cache), here)
-        error.hint = f"{error.hint}; there is no cluster cache (SIE_CLUSTER_CACHE), and the hub is off"
+        near = f"{error.hint}; " if here else ""
+        error.hint = f"{near}{alone}"
         return error
 
     def _manifest_in_cluster(self, cluster: Store) -> Manifest:

@@ -18,7 +18,7 @@ from sie_core.errors import ApiError
 from sie_core.ids import ModelId
 from sie_server.engine.scheduler import Scheduler
 from sie_server.models.calls import LoadError, Model
-from sie_server.observability import EVENT_MODEL_FAILED, EVENT_MODEL_LOADED
+from sie_server.observability import EVENT_BUG, EVENT_MODEL_LOADED
 
 logger = logging.getLogger("sie.residency")
 
@@ -224,7 +224,10 @@ class Residency:
         try:
             made = self._load(spec, lambda note: self._note(spec, started_s, attempts, note))
         except Exception as error:  # every failure of a load becomes an answer to whoever asks for the model
-            return self._failed(spec.id, failure_of(error), attempts)
+            failure = failure_of(error)
+            if failure.error_class == "UNKNOWN":
+                logger.exception(EVENT_BUG, extra={"fields": {"model": spec.id}})
+            return self._failed(spec.id, failure, attempts)
         load_s = self._clock() - started_s
         fields = {"model": spec.id, "revision": made.revision, "verified": made.verified, "seconds": round(load_s, 3)}
         logger.info(EVENT_MODEL_LOADED, extra={"fields": fields})
@@ -239,14 +242,6 @@ class Residency:
         key = (model_id, failure.error_class)
         with self._lock:
             self.failures[key] = self.failures.get(key, 0) + 1
-        fields = {
-            "model": model_id,
-            "error_class": failure.error_class,
-            "attempts": attempts,
-            "reason": failure.message,
-        }
-        is_bug = failure.error_class == "UNKNOWN"
-        logger.warning(EVENT_MODEL_FAILED, exc_info=is_bug, extra={"fields": fields})
         return Failed(failure, attempts, self._clock())
 
     def _publish(self, spec: ModelSpec, state: State) -> bool:

@@ -1,0 +1,232 @@
+"""The commands as a person or a pod runs them: what they print, how they end."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from sie_core.artifacts.errors import NoPermission, TransferError
+from sie_core.catalog.catalog import Catalog
+from sie_core.settings import SettingsError
+from sie_core.wire.codec import Format
+from sie_server import fetching
+from sie_server.app import check, streams_of
+from sie_server.cli import main
+from sie_server.settings import ServeSettings
+from sie_server.sources import Sources
+from sie_testing.cluster import MINILM, fill_bucket, worker
+from sie_testing.doors import RawDoor
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return fill_bucket(tmp_path_factory.mktemp("bucket"))
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SIE_", "HF_"))}
+    return {**kept, **more}
+
+
+def ran(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "sie-server"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=clean_environment(**env), timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "env", "said"),
+    [
+        (["serve", "--port", "abc"], {}, "error: `--port` is `abc`, want a whole number"),
+        (["serve"], {"SIE_PRELOAD_MODEL": "a/b"}, "hint: did you mean `SIE_PRELOAD_MODELS`?"),
+        (["serve"], {"SIE_NATS_URL": "nats://x"}, "error: `SIE_NATS_URL` means nothing here"),
+        (["serve", "--models", "all-MiniLM-L6"], {}, f"hint: nearest: {MINILM}"),
+        (["serve", "--cluster-cache", "s4://b/x"], {}, "did you mean `s3://b/x`?"),
+        (["weights", "--cluster-cache", "bucket"], {}, "error: `bucket` is not a bucket's URL"),
+        (["serve", "--cluster-cache-lock", "sha256:1"], {}, "error: `sha256:1` is not a digest"),
+        (["serve", "--machine-profile", "L4"], {}, "`L4` is not a machine profile"),
+        (["serve", "--bundle", "none"], {}, "hint: there are: default"),
+        (["serve"], {"SIE_AUTH_MODE": "token"}, "no token is set"),
+        (["serve", "--queue-tokens", "0"], {}, "error: `SIE_QUEUE_TOKENS` is 0, want at least 1"),
+    ],
+)
+def test_what_cannot_be_meant_ends_with_2_and_says_why(arguments: list[str], env: dict[str, str], said: str) -> None:
+    root = logging.getLogger()
+    handlers = root.handlers[:]
+    try:
+        done = CliRunner().invoke(main, arguments, env=env)
+    finally:
+        root.handlers[:] = handlers
+
+    assert done.exit_code == 2, done.stderr
+    assert said in done.stderr
+
+
+def test_alone_on_a_machine_a_model_that_is_nowhere_ends_with_4(tmp_path: Path) -> None:
+    done = ran("serve", "--models", MINILM, "--local-cache", str(tmp_path), "--port", "0", HF_HUB_OFFLINE="1")
+
+    assert done.returncode == 4
+    assert f"error: model `{MINILM}` cannot be loaded" in done.stderr
+    assert "the hub is off" in done.stderr
+
+
+def test_alone_on_a_machine_a_hub_that_does_not_answer_ends_with_5(tmp_path: Path, unused_port: int) -> None:
+    hub = f"http://127.0.0.1:{unused_port}"
+    done = ran("weights", "--models", MINILM, "--local-cache", str(tmp_path), "--hf-endpoint", hub)
+
+    assert done.returncode == 5
+    assert f"the hub at {hub} does not answer" in done.stderr
+
+
+def test_a_port_that_is_taken_ends_with_2_and_names_the_address(tmp_path: Path, taken_port: int) -> None:
+    done = ran("serve", "--local-cache", str(tmp_path), "--port", str(taken_port))
+
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{taken_port}" in done.stderr
+
+
+def test_settings_shows_each_value_with_its_source_and_no_secret() -> None:
+    done = ran("settings", "--port", "9", SIE_POOL="gold", HF_TOKEN="hf_secret")
+
+    rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in done.stdout.splitlines()}
+    assert rows["port"] == ["9", "flag --port"]
+    assert rows["pool"] == ["'gold'", "environment SIE_POOL"]
+    assert rows["hf_token"] == ["***", "environment HF_TOKEN"]
+    assert "hf_secret" not in done.stdout
+
+
+def test_every_setting_but_the_secrets_is_a_flag_with_its_text() -> None:
+    text = ran("serve", "--help").stdout
+
+    assert "--queue-tokens" in text
+    assert "QUEUE_FULL" in text
+    assert "--hf-token" not in text
+    assert "--auth-token" not in text
+
+
+def test_weights_fetches_verifies_and_ends_and_the_second_time_does_nothing(bucket: str, tmp_path: Path) -> None:
+    arguments = ["weights", "--models", MINILM, "--cluster-cache", bucket, "--local-cache", str(tmp_path)]
+    first, second = ran(*arguments), ran(*arguments)
+
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr
+    assert f"`{MINILM}` fetched in" in first.stderr
+    assert f"`{MINILM}` was there" in second.stderr
+    assert f"{MINILM}  dense    1110a243fdf4  complete" in ran("models", "--local-cache", str(tmp_path)).stdout
+
+
+def test_weights_without_models_reads_the_bucket_and_says_what_is_there(bucket: str) -> None:
+    done = ran("weights", "--cluster-cache", bucket)
+
+    assert done.returncode == 0
+    assert f"can be read; it holds 1 models: {MINILM}" in done.stderr
+
+
+class Enough(Exception):
+    pass
+
+
+def test_inside_a_cluster_weights_does_not_end_but_looks_again_each_minute(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pauses: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise Enough
+
+    empty = tmp_path / "bucket"
+    empty.mkdir()
+    settings = ServeSettings(models=(MINILM,), cluster_cache=empty.as_uri(), local_cache=tmp_path / "cache")
+    with pytest.raises(Enough), kept_handlers():
+        fetching.fetch(settings, sleep=sleep)
+
+    assert pauses == [60.0] * 3
+    said = capsys.readouterr().err
+    assert said.count("there are no models at all") == 3
+    assert "looking again in 60 s" in said
+
+
+def test_a_bucket_that_may_not_be_read_is_said_and_looked_at_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[TransferError | None] = [NoPermission("403 from the bucket", hint="give it ListBucket"), None]
+
+    def in_bucket(self: Sources) -> tuple[str, ...]:
+        if (answer := answers.pop(0)) is not None:
+            raise answer
+        return (MINILM,)
+
+    monkeypatch.setattr(Sources, "in_bucket", in_bucket)
+    settings = ServeSettings(cluster_cache=tmp_path.as_uri(), local_cache=tmp_path / "cache")
+    with kept_handlers():
+        assert fetching.fetch(settings, sleep=lambda seconds: None) == 0
+
+    said = capsys.readouterr().err
+    assert "error: 403 from the bucket\n\nhint: give it ListBucket" in said
+    assert "it holds 1 models" in said
+
+
+def test_a_worker_serves_from_verified_files_and_ends_with_0(bucket: str, tmp_path: Path) -> None:
+    """`worker` waits until it is ready, and on leaving checks the exit status."""
+    with worker(tmp_path, bucket=bucket) as running:
+        door = RawDoor(running.url, Format.JSON)
+        (encoded,) = door.encode(MINILM, [{"text": "hello world"}])  # type: ignore[misc]
+        door.close()
+
+    assert encoded.outputs.keys() == {"dense"}
+    log = (tmp_path / "worker.log").read_text()
+    assert f"sie-server 0.3.1 ready on {running.url}" in log
+    assert "dense 384, commit 1110a243fdf4, verified" in log
+
+
+def test_log_lines_are_json_where_that_is_asked_for(bucket: str, tmp_path: Path) -> None:
+    with worker(tmp_path, bucket=bucket, env={"SIE_LOG_JSON": "true"}):
+        pass
+
+    lines = [json.loads(line) for line in (tmp_path / "worker.log").read_text().splitlines()]
+    assert {"listening", "model loaded", "ready", "stopped"} <= {line["event"] for line in lines}
+
+
+@pytest.mark.parametrize(("cores", "expected"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 1)), (16, (2, 8))])
+def test_two_streams_share_the_cores(cores: int, expected: tuple[int, int]) -> None:
+    assert streams_of(cores) == expected
+
+
+def test_with_a_config_service_models_that_are_not_shipped_may_be_named() -> None:
+    settings = ServeSettings(models=("acme/new",), config_service_url="http://sie-config:8080")
+
+    check(settings, Catalog.shipped())
+    with pytest.raises(SettingsError, match="no model `acme/new`"):
+        check(ServeSettings(models=("acme/new",)), Catalog.shipped())
+
+
+@pytest.mark.parametrize(
+    ("settings", "asks"),
+    [
+        (ServeSettings(), True),
+        (ServeSettings(cluster_cache="s3://b"), False),
+        (ServeSettings(cluster_cache="s3://b", hf_fallback=True), True),
+        (ServeSettings(hf_fallback=False), False),
+        (ServeSettings(hf_fallback=True, hf_hub_offline=True), False),
+    ],
+)
+def test_a_bucket_turns_the_hub_off(settings: ServeSettings, asks: bool) -> None:
+    assert settings.asks_hub is asks
+
+
+@contextmanager
+def kept_handlers() -> Iterator[None]:
+    """`fetch` takes SIGTERM over; a test gives it back."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
