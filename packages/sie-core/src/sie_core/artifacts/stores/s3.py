@@ -52,8 +52,9 @@ class S3Store:
         path_style: bool = True,
         instance_metadata: bool = False,
         part_bytes: int = PART_BYTES,
+        page_names: int = 1_000,
     ) -> None:
-        """See `open_store` for the arguments; `part_bytes` is the least a part has, 5 MiB on AWS."""
+        """See `open_store`; `part_bytes` is the least a part has, `page_names` how many files are listed at a time."""
         session = botocore.session.Session()
         session.register_component("data_loader", _api_descriptions())
         if not instance_metadata:
@@ -66,6 +67,7 @@ class S3Store:
         identity = credentials.access_key if credentials else None
         self._place = Place(url=self.url, bucket=bucket, endpoint=self._client.meta.endpoint_url, identity=identity)
         self._part_bytes = part_bytes
+        self._page = {"PageSize": page_names}
         self._bucket_was_seen = False
 
     def stat(self, name: str) -> Stat | None:
@@ -139,11 +141,13 @@ class S3Store:
 
     def list(self, prefix: str) -> Iterator[Stat]:
         """In order of name: servers over a file tree list `a/b` before `a.txt`."""
-        pages = self._client.get_paginator("list_objects_v2")
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix + prefix, PaginationConfig=self._page
+        )
         found = []
         with self._told("s3:ListBucket", prefix):
             try:
-                for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for page in pages:
                     found += [(one["Key"], one["Size"]) for one in page.get("Contents", [])]
             except ClientError as error:
                 if code_of(error).status == 404:

@@ -32,6 +32,9 @@ class Declared(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    def tell(self) -> int:
+        return self._size_bytes - self._left_bytes
+
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:  # all of it, from streams too that return fewer bytes than asked for
             return b"".join(iter(lambda: self.read(CHUNK_BYTES), b""))

@@ -1,0 +1,139 @@
+"""Files in a Google Cloud Storage bucket, with the identity of the workload or of the workstation.
+
+The client finds credentials itself: Workload Identity in a cluster, which asks the metadata address, or
+`GOOGLE_APPLICATION_CREDENTIALS`. `STORAGE_EMULATOR_HOST` points it elsewhere, without credentials.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, BinaryIO, cast
+
+from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, Unauthorized
+from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
+from google.cloud import storage
+
+from sie_core.artifacts.digest import Digest
+from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, Unreachable
+from sie_core.artifacts.manifest import parse_path
+from sie_core.artifacts.store import Stat, Traits
+from sie_core.artifacts.stores.streams import Body, Declared
+
+_READ_BYTES = 8 << 20
+_SEND_BYTES = 32 << 20
+# The client lets errors of its connections through as they are; they are `OSError`s.
+_FAILURES = (GoogleAPICallError, GoogleAuthError, OSError)
+# How long to wait is decided where the caller can be told of it, so the client's own retries are off.
+_ONCE: dict[str, Any] = {"retry": None, "timeout": (5, 30)}
+
+
+class GcsStore:
+    """A bucket, or what lies under a prefix of one."""
+
+    traits = Traits(atomic_put=True, range_reads=True, listing_is_consistent=True, max_parallel=4)
+
+    def __init__(self, bucket: str, prefix: str = "", *, page_names: int = 1_000) -> None:
+        """See `open_store`; `page_names` is how many files the server lists at a time."""
+        self._page_names = page_names
+        self._name = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.url = f"gs://{bucket}/{self._prefix}"
+
+    @cached_property
+    def _bucket(self) -> Any:
+        return storage.Client(project=None).bucket(self._name)
+
+    def stat(self, name: str) -> Stat | None:
+        key = self._key(name)
+        with self._told("storage.objects.get", name):
+            blob = self._bucket.get_blob(key, **_ONCE)
+            if blob is None:
+                self._see_bucket()
+                return None
+        return Stat(name=name, size_bytes=blob.size)
+
+    def open(self, name: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        blob = self._bucket_blob(name)
+        with self._told("storage.objects.get", name):
+            blob.reload(**_ONCE)
+        if start >= blob.size or length == 0:
+            return io.BytesIO()
+        reader = blob.open("rb", chunk_size=_READ_BYTES, **_ONCE)
+        reader.seek(start)
+        body = Body(
+            reader.read,
+            reader.close,
+            translate=lambda error: self._translated(error, "storage.objects.get", name),
+            failures=_FAILURES,
+            limit_bytes=length,
+        )
+        return cast(BinaryIO, body)
+
+    def put(self, name: str, data: BinaryIO, *, size_bytes: int, digest: Digest) -> None:
+        """A file is visible when its last byte has come; `Declared` holds that back until all is right."""
+        declared = Declared(data, size_bytes=size_bytes, digest=digest, where=f"{self.url}{name}")
+        blob = self._bucket_blob(name)
+        blob.chunk_size = _SEND_BYTES
+        with self._told("storage.objects.create", name):
+            if size_bytes <= _SEND_BYTES:
+                blob.upload_from_string(declared.read(), content_type="application/octet-stream", **_ONCE)
+            else:
+                blob.upload_from_file(declared, size=size_bytes, content_type="application/octet-stream", **_ONCE)
+
+    def list(self, prefix: str) -> Iterator[Stat]:
+        with self._told("storage.objects.list", prefix):
+            blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, page_size=self._page_names, **_ONCE)
+            found = [(blob.name, blob.size) for blob in blobs]
+        names = sorted((key.removeprefix(self._prefix), size) for key, size in found if not key.endswith("/"))
+        return (Stat(name=name, size_bytes=size) for name, size in names)
+
+    def delete(self, name: str) -> None:
+        blob = self._bucket_blob(name)
+        with self._told("storage.objects.delete", name):
+            try:
+                blob.delete(**_ONCE)
+            except NotFound:
+                self._see_bucket()
+
+    def _key(self, name: str) -> str:
+        return self._prefix + parse_path(name)
+
+    def _bucket_blob(self, name: str) -> Any:
+        key = self._key(name)
+        with self._told("storage.objects.get", name):
+            return self._bucket.blob(key)
+
+    def _see_bucket(self) -> None:
+        """Raises `NotThere` for a bucket that does not exist: a 404 for a file does not say which is missing."""
+        if not self._bucket.exists(**_ONCE):
+            raise self._no_bucket()
+
+    def _no_bucket(self) -> NotThere:
+        return NotThere(f"the bucket `{self._name}` does not exist", hint=f"check the bucket's name in `{self.url}`")
+
+    @contextmanager
+    def _told(self, permission: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except NotFound as error:
+            with self._told(permission, name):
+                self._see_bucket()
+            raise NotThere(f"{self.url}{name} does not exist") from error
+        except _FAILURES as error:
+            raise self._translated(error, permission, name) from error
+
+    def _translated(self, error: Exception, permission: str, name: str) -> TransferError:
+        where = f"{self.url}{name}"
+        if isinstance(error, Forbidden | Unauthorized):
+            return NoPermission(
+                f"{where}: {error.message}", hint=f"grant `{permission}` on the bucket to this identity"
+            )
+        if isinstance(error, DefaultCredentialsError):
+            return NoPermission(f"there are no credentials for {self.url}: {error}")
+        if isinstance(error, GoogleAuthError) and not isinstance(error, TransportError):
+            return NoPermission(f"the credentials for {self.url} were refused: {error}")
+        code = int(error.code or 0) if isinstance(error, GoogleAPICallError) else 0
+        failed = Unreachable(f"{where}: {error}")
+        failed.transient = code >= 500 or code in (0, 408, 429)
+        return failed
