@@ -174,25 +174,20 @@ def test_a_bucket_that_may_not_be_read_is_said_and_looked_at_again(
     assert "it holds 1 models" in said
 
 
-def test_a_worker_serves_from_verified_files_and_ends_with_0(bucket: str, tmp_path: Path) -> None:
+def test_a_worker_serves_from_verified_files_logs_events_and_ends_with_0(bucket: str, tmp_path: Path) -> None:
     """`worker` waits until it is ready, and on leaving checks the exit status."""
-    with worker(tmp_path, bucket=bucket) as running:
+    with worker(tmp_path, bucket=bucket, env={"SIE_LOG_JSON": "true"}) as running:
         door = RawDoor(running.url, Format.JSON)
         (encoded,) = door.encode(MINILM, [{"text": "hello world"}])  # type: ignore[misc]
         door.close()
 
     assert encoded.outputs.keys() == {"dense"}
-    log = (tmp_path / "worker.log").read_text()
-    assert f"sie-server 0.3.1 ready on {running.url}" in log
-    assert "dense 384, commit 1110a243fdf4, verified" in log
-
-
-def test_log_lines_are_json_where_that_is_asked_for(bucket: str, tmp_path: Path) -> None:
-    with worker(tmp_path, bucket=bucket, env={"SIE_LOG_JSON": "true"}):
-        pass
-
     lines = [json.loads(line) for line in (tmp_path / "worker.log").read_text().splitlines()]
-    assert {"listening", "model loaded", "ready", "stopped"} <= {line["event"] for line in lines}
+    events = {line["event"]: line for line in lines}
+    assert {"listening", "fetching", "model loaded", "ready", "stopped"} <= events.keys()
+    assert events["ready"]["url"] == running.url
+    assert "dense 384, commit 1110a243fdf4, verified" in events["ready"]["models"][0]
+    assert events["stopped"]["every_call_finished"] is True
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 1)), (16, (2, 8))])
