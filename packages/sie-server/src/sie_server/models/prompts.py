@@ -1,6 +1,10 @@
 """What is put around a text before it is tokenised."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
+
+_PLACE: Final = re.compile(r"\{(text|instruction)\}")
 
 
 @dataclass(frozen=True)
@@ -28,5 +32,6 @@ class Prompts:
             instruction = self.default_instruction
         if template is None:
             return text if instruction is None else f"{instruction} {text}"
-        # The text last: braces in it are its own.
-        return template.replace("{instruction}", instruction or "").replace("{text}", text, 1)
+        # Both at once: braces in a text or an instruction are its own.
+        parts = {"text": text, "instruction": instruction or ""}
+        return _PLACE.sub(lambda place: parts[place[1]], template)

@@ -1,0 +1,235 @@
+"""A spec is completed from the snapshot's own files, each value with the file it came from."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sie_core.catalog.derive import Derived, derive
+from sie_core.catalog.spec import DenseHead, ModelSpec, check_spec
+from sie_core.ids import ModelId
+
+SPEC = ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead())
+TRANSFORMER, POOLING, NORMALIZE = (
+    {"type": "sentence_transformers.models.Transformer", "path": ""},
+    {"type": "sentence_transformers.models.Pooling", "path": "1_Pooling"},
+    {"type": "sentence_transformers.models.Normalize", "path": "2_Normalize"},
+)
+MINILM: dict[str, Any] = {
+    "config.json": {"model_type": "bert", "hidden_size": 384, "max_position_embeddings": 512},
+    "modules.json": [TRANSFORMER, POOLING, NORMALIZE],
+    "1_Pooling/config.json": {
+        "word_embedding_dimension": 384,
+        "pooling_mode_cls_token": False,
+        "pooling_mode_mean_tokens": True,
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    },
+    "sentence_bert_config.json": {"max_seq_length": 256, "do_lower_case": False},
+    "config_sentence_transformers.json": {"__version__": {"sentence_transformers": "2.0.0"}},
+    "tokenizer_config.json": {"model_max_length": 512},
+}
+
+
+def derived(spec: ModelSpec = SPEC, **changed: Any) -> Derived:
+    """Of MiniLM's files with some of them changed, keys of a file or whole files; None takes a file away."""
+    files = dict(MINILM)
+    for name, content in changed.items():
+        path = next(path for path in files if path.replace("/", "_").removesuffix(".json") == name)
+        whole = not (isinstance(content, dict) and isinstance(files[path], dict))
+        files[path] = content if whole else files[path] | content
+    bytes_of = {path: json.dumps(content).encode() for path, content in files.items() if content is not None}
+    return derive(spec, bytes_of.get)
+
+
+def test_a_snapshot_says_all_that_its_spec_leaves_open() -> None:
+    found = derived()
+
+    assert found.spec == ModelSpec(id=SPEC.id, max_tokens=256, dense=DenseHead(pooling="mean", normalize=True, dim=384))
+    assert (found.architecture, found.folder, found.lower_case) == ("bert", "", False)
+    check_spec(found.spec)
+
+
+def test_every_value_names_the_file_it_came_from() -> None:
+    assert derived().origins == {
+        "max_tokens": "sentence_bert_config.json",
+        "dense.pooling": "1_Pooling/config.json",
+        "dense.normalize": "modules.json",
+        "dense.dim": "config.json",
+        "query": "default",
+        "document": "default",
+    }
+
+
+def test_what_the_spec_says_comes_first() -> None:
+    dense = DenseHead(pooling="cls", normalize=False, dim=384)
+    spec = ModelSpec(id=SPEC.id, max_tokens=100, dense=dense, query="q {text}", document="d {text}")
+    found = derived(spec, config_sentence_transformers={"prompts": {"query": "other: ", "document": "other: "}})
+
+    assert found.spec == spec
+    assert set(found.origins.values()) == {"spec", "config.json"}
+
+
+def test_a_completed_spec_says_the_same_again() -> None:
+    found = derived()
+
+    assert derived(found.spec).spec == found.spec
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "cls"),
+        ({"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False}, "last"),
+        ({"pooling_mode_mean_tokens": False}, "mean"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode": ["mean"]}, "mean"),
+    ],
+)
+def test_pooling_is_read_from_flags_and_from_a_name(config: dict[str, Any], pooling: str) -> None:
+    assert derived(**{"1_Pooling_config": config}).pooling == pooling
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"pooling_mode_max_tokens": True}, "`mean`, `max`|`max`, `mean`"),
+        ({"pooling_mode": "max"}, "`max`"),
+        ({"pooling_mode": ["cls", "mean"]}, "`cls`, `mean`"),
+        ({"pooling_mode_of_the_future": True}, "`pooling_mode_of_the_future`"),
+    ],
+)
+def test_a_pooling_that_is_not_served_is_named(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=f"`1_Pooling/config.json` pools by .*({named}).*: supported is one of `cls`"):
+        derived(**{"1_Pooling_config": config})
+
+
+def test_without_modules_a_snapshot_is_a_transformer_and_its_mean() -> None:
+    found = derived(modules=None)
+
+    assert (found.pooling, found.normalize) == ("mean", False)
+    assert found.origins["dense.pooling"] == "default"
+
+
+def test_without_a_last_module_vectors_keep_their_length() -> None:
+    assert derived(modules=[TRANSFORMER, POOLING]).normalize is False
+
+
+def test_a_transformer_in_a_folder_of_its_own_is_read_there() -> None:
+    files = {f"0_Transformer/{path}" if "/" not in path else path: content for path, content in MINILM.items()}
+    files["modules.json"] = [TRANSFORMER | {"path": "0_Transformer"}, POOLING]
+    found = derive(SPEC, {path: json.dumps(content).encode() for path, content in files.items()}.get)
+
+    assert found.folder == "0_Transformer"
+    assert found.origins["max_tokens"] == "0_Transformer/sentence_bert_config.json"
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        [],
+        [POOLING],
+        [TRANSFORMER, NORMALIZE],
+        [TRANSFORMER, POOLING, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}],
+        [{"type": "acme.custom.Thing", "path": ""}, POOLING],
+    ],
+)
+def test_modules_that_are_not_served_are_named(modules: list[Any]) -> None:
+    listed = ", ".join(f"`{module['type'].rsplit('.', 1)[-1]}`" for module in modules) or "nothing"
+
+    with pytest.raises(ValueError, match=f"`modules.json` lists {listed}: supported is `Transformer`"):
+        derived(modules=modules)
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "roberta", ""])
+def test_an_architecture_that_is_not_served_is_named(model_type: str) -> None:
+    with pytest.raises(ValueError, match=f"`model_type` in `config.json` is `{model_type}`: supported are `bert`"):
+        derived(config={"model_type": model_type})
+
+
+@pytest.mark.parametrize(
+    ("changed", "tokens", "origin"),
+    [
+        ({"sentence_bert_config": None}, 512, "tokenizer_config.json"),
+        ({"sentence_bert_config": {"max_seq_length": None}, "tokenizer_config": {"model_max_length": 128}}, 128,
+         "tokenizer_config.json"),
+        ({"sentence_bert_config": None, "tokenizer_config": {"model_max_length": 10**30}}, 512, "config.json"),
+        ({"sentence_bert_config": None, "tokenizer_config": None}, 512, "config.json"),
+        ({"sentence_bert_config": {"max_seq_length": 1024}}, 512, "config.json"),
+        ({"config": {"max_position_embeddings": None}}, 256, "sentence_bert_config.json"),
+    ],
+)  # fmt: skip
+def test_the_length_is_the_tokenizers_but_never_beyond_the_positions(
+    changed: dict[str, Any], tokens: int, origin: str
+) -> None:
+    found = derived(**changed)
+
+    assert (found.max_tokens, found.origins["max_tokens"]) == (tokens, origin)
+
+
+def test_a_length_that_no_file_says_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="set `max_tokens` in the spec of `acme/tiny`"):
+        derived(config={"max_position_embeddings": None}, sentence_bert_config=None, tokenizer_config=None)
+
+
+def test_a_spec_cannot_be_longer_than_the_positions() -> None:
+    with pytest.raises(ValueError, match=r"`max_tokens` is 600, `max_position_embeddings` in `config.json` is 512"):
+        derived(ModelSpec(id=SPEC.id, max_tokens=600, dense=DenseHead()))
+
+
+def test_a_spec_and_a_snapshot_of_different_width_are_told_apart() -> None:
+    with pytest.raises(ValueError, match=r"`dense.dim` is 768, `hidden_size` in `config.json` is 384"):
+        derived(ModelSpec(id=SPEC.id, dense=DenseHead(dim=768)))
+
+
+def test_files_of_different_width_are_told_apart() -> None:
+    with pytest.raises(ValueError, match=r"`1_Pooling/config.json` pools vectors of 768, .* is 384"):
+        derived(**{"1_Pooling_config": {"word_embedding_dimension": 768}})
+
+
+@pytest.mark.parametrize(
+    ("prompts", "query", "document"),
+    [
+        ({"prompts": {"query": "query: ", "document": "passage: "}}, "query: {text}", "passage: {text}"),
+        ({"prompts": {"query": "q ", "passage": "p "}}, "q {text}", "p {text}"),
+        ({"prompts": {"query": "", "document": ""}}, None, None),
+        ({"prompts": {"sts": "s ", "query": "q "}, "default_prompt_name": "sts"}, "q {text}", "s {text}"),
+        ({"prompts": {"sts": "s "}, "default_prompt_name": None}, None, None),
+    ],
+)
+def test_prompts_become_templates(prompts: dict[str, Any], query: str | None, document: str | None) -> None:
+    found = derived(config_sentence_transformers=prompts)
+
+    assert (found.query, found.document) == (query, document)
+    assert found.origins["query"] == ("config_sentence_transformers.json" if query else "default")
+
+
+def test_a_default_prompt_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"`default_prompt_name` .* is `gone`, its prompts are `query`"):
+        derived(config_sentence_transformers={"prompts": {"query": "q "}, "default_prompt_name": "gone"})
+
+
+def test_pooling_without_the_prompt_is_refused_where_there_is_a_prompt() -> None:
+    without = {"1_Pooling_config": {"include_prompt": False}}
+
+    assert derived(**without).pooling == "mean"
+    with pytest.raises(ValueError, match=r"`include_prompt` in `1_Pooling/config.json` is false"):
+        derived(config_sentence_transformers={"prompts": {"query": "q "}}, **without)
+
+
+@pytest.mark.parametrize("path", ["config.json", "1_Pooling/config.json"])
+def test_a_file_that_must_be_there_is_named(path: str) -> None:
+    bytes_of = {name: json.dumps(content).encode() for name, content in MINILM.items() if name != path}
+
+    with pytest.raises(ValueError, match=f"the snapshot has no `{path}`"):
+        derive(SPEC, bytes_of.get)
+
+
+@pytest.mark.parametrize("path", sorted(set(MINILM) - {"tokenizer_config.json"}))
+@pytest.mark.parametrize("content", [b"", b"{", b"3", b"\xff"])
+def test_a_file_that_cannot_be_read_is_named(path: str, content: bytes) -> None:
+    bytes_of = {name: json.dumps(content).encode() for name, content in MINILM.items()} | {path: content}
+
+    with pytest.raises(ValueError, match=f"`{path}` cannot be read: "):
+        derive(SPEC, bytes_of.get)
