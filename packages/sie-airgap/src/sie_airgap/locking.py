@@ -100,7 +100,7 @@ def resolve_models(
         if not carried:
             raise Incomplete(f"`{wish.repo}` at {revision} holds no file that could be carried")
         with progress.task(f"lock {wish.id}", sum(file.size_bytes for file in carried if not _is_lfs(file))) as task:
-            digests = _Digests(hub.store(wish.repo, revision), store, previous, task)
+            digests = Digests(hub.store(wish.repo, revision), store, previous, task)
             locked = tuple(digests.lock(file) for file in carried)
         resolved.models.append(
             LockedModel(
@@ -134,7 +134,7 @@ def _is_lfs(file: HubFile) -> bool:
     return len(file.hub_id) == 64
 
 
-class _Digests:
+class Digests:
     """The sha256 of each file: from the hub, from the previous lock, or by fetching it."""
 
     def __init__(self, files: HubStore, store: BlobFolder, previous: Lock | None, task: Task) -> None:

@@ -5,20 +5,23 @@ fetches at most one range a stream again. What the lock has by digest only (whee
 store when locking. The store gets the lock last: a store that has one is whole.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.blobs import BlobFolder, fill, need_space, read_lock, write_lock
 from sie_airgap.contents import contents
 from sie_airgap.failures import Incomplete
-from sie_airgap.patience import PatientStore, patiently
+from sie_airgap.patience import PatientStore, Wait, patiently
 from sie_airgap.progress import Progress, Task
-from sie_core.artifacts.errors import TransferError
+from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.artifacts.hf_layout import snapshot_file
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedFile, LockedImage, LockedModel
 from sie_core.artifacts.ranges import PARTIAL
+from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.transfer import fetch_file
 
@@ -53,8 +56,19 @@ def missing(lock: Lock, store: BlobFolder) -> Missing:
     return Missing(tuple(files.values()), tuple(blobs.values()))
 
 
-def snapshot(lock: Lock, store: BlobFolder, *, hub: Hub, open_blob: OpenImageBlob, progress: Progress) -> Missing:
+def snapshot(
+    lock: Lock,
+    store: BlobFolder,
+    *,
+    hub: Hub,
+    open_blob: OpenImageBlob,
+    progress: Progress,
+    wait: Wait = time.sleep,
+) -> Missing:
     """Bring the store to the lock; what there was to fetch. A second run fetches nothing.
+
+    Args:
+        wait: sleeps until what passes has passed; a test does not.
 
     Raises:
         TransferError: it did not come; what came is kept for the next run.
@@ -65,10 +79,11 @@ def snapshot(lock: Lock, store: BlobFolder, *, hub: Hub, open_blob: OpenImageBlo
     with progress.task("snapshot", todo.size_bytes) as task:
         for model, file in todo.files:
             task.at(f"{model.id} {file.path}")
-            _fetch(hub, model, file, store, task)
+            files = PatientStore(hub.store(model.repo, model.revision), wait=wait)
+            _fetch(files, model, file, store.path(file.digest), task)
         for image, blob in todo.blobs:
             task.at(f"{image.reference} {blob.digest[7:19]}")
-            _copy(open_blob, image, blob, store, task)
+            patiently(lambda: _copy(open_blob, image, blob, store, task), wait=wait)  # noqa: B023 - called at once
     path = store.root / LOCK_NAME
     if not path.exists() or read_lock(path) != lock:
         # Last: a store with a lock is whole.
@@ -76,41 +91,40 @@ def snapshot(lock: Lock, store: BlobFolder, *, hub: Hub, open_blob: OpenImageBlo
     return todo
 
 
-def _fetch(hub: Hub, model: LockedModel, file: LockedFile, store: BlobFolder, task: Task) -> None:
+def _fetch(files: Store, model: LockedModel, file: LockedFile, target: Path, task: Task) -> None:
     name = snapshot_file(model.repo, model.revision, file.path)
-    fetch_file(
-        PatientStore(hub.store(model.repo, model.revision)),
-        name,
-        store.path(file.digest),
-        file.entry,
-        progress=lambda _, size_bytes: task.advance(size_bytes),
-    )
+    try:
+        fetch_file(files, name, target, file.entry, progress=lambda _, size_bytes: task.advance(size_bytes))
+    except TrustError as error:
+        error.hint = (
+            "the hub holds something else than it did when this was locked, or something between here and the hub "
+            "alters it; `sie-airgap lock --check` tells which"
+        )
+        raise
 
 
 def _copy(open_blob: OpenImageBlob, image: LockedImage, blob: LockedBlob, store: BlobFolder, task: Task) -> None:
-    def attempt() -> None:
-        moved = 0
+    """One try at a blob; what it moved is taken back from the count when it breaks."""
+    moved = 0
 
-        def advance(size_bytes: int) -> None:
-            nonlocal moved
-            moved += size_bytes
-            task.advance(size_bytes)
+    def advance(size_bytes: int) -> None:
+        nonlocal moved
+        moved += size_bytes
+        task.advance(size_bytes)
 
-        try:
-            fill(
-                store,
-                blob.digest,
-                blob.size_bytes,
-                lambda start: open_blob(image, blob, start),
-                label=f"{blob.digest} of image `{image.reference}`",
-                where=image.reference,
-                advance=advance,
-            )
-        except TransferError:
-            task.advance(-moved)
-            raise
-
-    patiently(attempt)
+    try:
+        fill(
+            store,
+            blob.digest,
+            blob.size_bytes,
+            lambda start: open_blob(image, blob, start),
+            label=f"{blob.digest} of image `{image.reference}`",
+            where=image.reference,
+            advance=advance,
+        )
+    except TransferError:
+        task.advance(-moved)
+        raise
 
 
 def _arrived_bytes(store: BlobFolder) -> int:

@@ -1,0 +1,222 @@
+"""What is locked: refs become commits, every file gets its sha256, and who asked stays known."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sie_airgap.blobs import BlobFolder
+from sie_airgap.failures import Incomplete, Misused
+from sie_airgap.lock_diff import difference
+from sie_airgap.locking import Digests, assemble, lock_chart, lock_wheels, resolve_models
+from sie_airgap.progress import Silent
+from sie_airgap.wishes import Wish, wishes
+from sie_core.artifacts.digest import digest_of, hex_of
+from sie_core.artifacts.errors import NoPermission, NotThere, TrustError
+from sie_core.artifacts.hf_layout import git_blob_id
+from sie_core.artifacts.lock import Lock, LockedModel, decode_lock, encode_lock, lock_digest
+from sie_core.artifacts.stores.hub import Hub
+from sie_core.catalog.catalog import Catalog
+from sie_core.ids import ModelId, Revision
+from sie_testing.hub import Fault, FaultKind, serving_hub
+from sie_testing.hub import Hub as Fake
+
+COMMIT = Revision("12" * 20)
+WEIGHTS = bytes(range(256)) * 300
+FILES = {
+    "config.json": b'{"auto_map": {}}',
+    "model.safetensors": WEIGHTS,
+    "pytorch_model.bin": b"pickle",
+    "modeling.py": b"import os",
+    "onnx/model.onnx": b"onnx",
+    "1_Pooling/config.json": b"{}",
+    ".gitattributes": b"*",
+}
+TINY = Wish(ModelId("org/tiny"), ModelId("org/tiny"), "main", ("--model",))
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Fake:
+    for path, data in FILES.items():
+        file = tmp_path / "hub" / "org" / "tiny" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return Fake(tmp_path / "hub", pins={"org/tiny": COMMIT}, lfs_above_bytes=1000)
+
+
+@pytest.fixture
+def hub(fake: Fake) -> Iterator[Hub]:
+    with serving_hub(fake) as endpoint:
+        yield Hub(endpoint)
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> BlobFolder:
+    return BlobFolder(tmp_path / "empty")
+
+
+def resolved(hub: Hub, store: BlobFolder, *, previous: Lock | None = None, wish: Wish = TINY) -> LockedModel:
+    found = resolve_models([wish], hub, store, previous=previous, known=["org/tiny"], progress=Silent())
+    return found.models[0]
+
+
+def made(model: LockedModel, previous: Lock | None = None) -> Lock:
+    return assemble(previous, models=[model], images=[], charts=[], wheels=[])
+
+
+def test_a_branch_is_locked_as_the_commit_that_it_is_now(hub: Hub, empty: BlobFolder) -> None:
+    model = resolved(hub, empty)
+
+    assert (model.ref, model.revision) == ("main", COMMIT)
+
+
+def test_every_file_has_its_sha256_whatever_the_hub_says_of_it(hub: Hub, empty: BlobFolder) -> None:
+    files = {file.path: file for file in resolved(hub, empty).files}
+
+    assert {path: file.digest for path, file in files.items()} == {path: digest_of(FILES[path]) for path in files}
+    assert files["model.safetensors"].hub_id == hex_of(digest_of(WEIGHTS))
+    assert len(files["config.json"].hub_id) == 40
+
+
+def test_other_forms_of_the_weights_and_code_are_not_carried(hub: Hub, empty: BlobFolder) -> None:
+    model = resolved(hub, empty)
+
+    assert [file.path for file in model.files] == ["1_Pooling/config.json", "config.json", "model.safetensors"]
+    assert "adapter_config.json" in model.absent
+    assert "config.json" not in model.absent
+
+
+def test_what_is_left_out_and_why_is_told(hub: Hub, empty: BlobFolder) -> None:
+    found = resolve_models([TINY], hub, empty, previous=None, known=[], progress=Silent())
+
+    assert any("modeling.py" in note for note in found.notes)
+
+
+def test_small_files_are_in_the_store_once_they_are_locked(hub: Hub, empty: BlobFolder) -> None:
+    resolved(hub, empty)
+
+    assert empty.size(digest_of(FILES["config.json"])) == len(FILES["config.json"])
+    assert empty.size(digest_of(WEIGHTS)) is None
+
+
+def test_what_the_previous_lock_knew_is_not_asked_again(fake: Fake, hub: Hub, empty: BlobFolder) -> None:
+    first = made(resolved(hub, empty))
+    fake.seen.clear()
+
+    assert resolved(hub, empty, previous=first) == first.models[0]
+    assert not [seen for seen in fake.seen if "/resolve/" in seen.path]
+
+
+def test_a_lock_of_the_same_things_is_the_same_lock(hub: Hub, empty: BlobFolder) -> None:
+    first = made(resolved(hub, empty))
+
+    assert made(resolved(hub, empty), first) is first
+
+
+def test_a_changed_lock_counts_up_and_names_the_one_before(hub: Hub, empty: BlobFolder, tmp_path: Path) -> None:
+    first = made(resolved(hub, empty))
+    (tmp_path / "hub/org/tiny/config.json").write_bytes(b"{}")
+    second = made(resolved(hub, empty), first)
+
+    assert (second.serial, second.previous) == (2, lock_digest(first))
+    assert list(difference(first, second)) == [
+        f"~ file org/tiny config.json {digest_of(FILES['config.json'])} → {digest_of(b'{}')}"
+    ]
+    assert decode_lock(encode_lock(second)) == second
+
+
+def test_a_file_altered_on_its_way_is_refused_with_both_ids(hub: Hub, empty: BlobFolder, tmp_path: Path) -> None:
+    listed = hub.files(ModelId("org/tiny"), COMMIT)
+    (tmp_path / "hub/org/tiny/config.json").write_bytes(b'{"auto_map": []}')
+    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, Silent())
+
+    with pytest.raises(TrustError, match=r"config\.json") as caught:
+        digests.lock(next(file for file in listed if file.path == "config.json"))
+    assert git_blob_id(b'{"auto_map": []}') in caught.value.have
+    assert git_blob_id(FILES["config.json"]) in caught.value.want
+    assert list(empty.digests()) == []
+
+
+def test_a_repository_that_is_not_there_is_answered_with_the_nearest(hub: Hub, empty: BlobFolder) -> None:
+    wrong = Wish(ModelId("org/tinny"), ModelId("org/tinny"), "main", ("preloadModels of values.yaml",))
+
+    with pytest.raises(NotThere) as caught:
+        resolved(hub, empty, wish=wrong)
+    assert caught.value.hint is not None
+    assert "org/tiny" in caught.value.hint
+    assert "values.yaml" in caught.value.hint
+
+
+def test_a_gated_repository_says_which_page_to_accept(fake: Fake, hub: Hub, empty: BlobFolder) -> None:
+    fake.set_faults(Fault(FaultKind.GATED))
+
+    with pytest.raises(NoPermission) as caught:
+        resolved(hub, empty)
+    assert caught.value.hint is not None
+    assert hub.endpoint in caught.value.hint
+
+
+def test_models_are_those_preloaded_and_those_named() -> None:
+    values = [("a.yaml", {"workers": {"common": {"preloadModels": ["org/a"]}}}), ("b.yaml", {})]
+    found = wishes(values, models=["org/b", "org/a"], bundles=[], catalog=Catalog.of([], []))
+
+    assert [(wish.id, wish.why) for wish in found] == [
+        ("org/a", ("preloadModels of a.yaml", "--model")),
+        ("org/b", ("--model",)),
+    ]
+
+
+def test_a_later_values_file_replaces_the_list_of_an_earlier_one() -> None:
+    values = [(name, {"workers": {"common": {"preloadModels": [f"org/{name}"]}}}) for name in ("a", "b")]
+
+    assert [wish.id for wish in wishes(values, models=[], bundles=[], catalog=Catalog.of([], []))] == ["org/b"]
+
+
+def test_the_commit_that_a_spec_pins_is_the_one_locked() -> None:
+    catalog = Catalog.shipped()
+    spec = next(spec for spec in catalog.specs.values() if spec.revision is not None)
+
+    (wish,) = wishes([], models=[spec.id], bundles=[], catalog=catalog)
+    assert (wish.repo, wish.ref) == (spec.repo, spec.revision)
+
+
+def test_a_bundle_is_locked_only_by_name() -> None:
+    catalog = Catalog.shipped()
+    bundle = catalog.bundles[0].name
+
+    assert [wish.id for wish in wishes([], models=[], bundles=[bundle], catalog=catalog)] == list(
+        catalog.models_of(bundle)
+    )
+    with pytest.raises(Misused, match="there is no bundle"):
+        wishes([], models=[], bundles=[bundle + "x"], catalog=catalog)
+
+
+@pytest.mark.parametrize("values", [{}, {"workers": None}, {"workers": {"common": {"preloadModels": []}}}])
+def test_asking_for_nothing_is_a_mistake(values: dict[str, object]) -> None:
+    with pytest.raises(Misused, match="no model"):
+        wishes([("values.yaml", values)], models=[], bundles=[], catalog=Catalog.shipped())
+
+
+def test_a_list_that_is_no_list_is_named_with_its_file() -> None:
+    values = {"workers": {"common": {"preloadModels": "org/a"}}}
+
+    with pytest.raises(Misused, match=r"values\.yaml.*org/a"):
+        wishes([("values.yaml", values)], models=[], bundles=[], catalog=Catalog.shipped())
+
+
+def test_wheels_without_the_toolkit_are_refused(tmp_path: Path, empty: BlobFolder) -> None:
+    (tmp_path / "numpy-2.0-py3-none-any.whl").write_bytes(b"x")
+
+    with pytest.raises(Incomplete, match="sie_airgap"):
+        lock_wheels(tmp_path, empty)
+
+
+def test_a_charts_folder_has_the_same_digest_each_time(tmp_path: Path, empty: BlobFolder) -> None:
+    chart = tmp_path / "chart"
+    chart.mkdir()
+    (chart / "Chart.yaml").write_text("name: tiny\nversion: 1.0.0\n")
+    (chart / "values.yaml").write_text("{}\n")
+
+    first = lock_chart(chart, empty)
+    assert lock_chart(chart, empty) == first
+    assert empty.size(first.digest) == first.size_bytes
