@@ -144,7 +144,7 @@ def call(on: Stage, wanted: Call, say: Say) -> Report:
     """
     with _timed(say, "call") as told:
         printed = _guides_call(on.kubelet, wanted)
-        told.append(f"encode {wanted.model} with gpu={wanted.gpu!r} → {printed}")
+        told.append(f"the guide's: encode with gpu={wanted.gpu!r}, wait_for_capacity=True → {printed}")
     golden: list[str] = []
     differs = False
     if wanted.golden is not None:
@@ -228,7 +228,7 @@ def _bring_up(kubelet: Kubelet, cluster: Cluster, say: Say, *, init_timeout_s: f
     with _timed(say, "pods") as told:
         for pod in cluster.pods:
             kubelet.up(pod)
-        told.append(f"{len(cluster.pods)} with a network and a root of their own: {_names(cluster)}")
+        told.append(f"{_names(cluster)}: each with a network and a root of its own")
     for pod in sorted(cluster.pods, key=lambda pod: len(pod.init)):
         if pod.init:
             with _timed(say, "init") as told:
@@ -242,7 +242,12 @@ def _bring_up(kubelet: Kubelet, cluster: Cluster, say: Say, *, init_timeout_s: f
 
 
 def _names(cluster: Cluster) -> str:
-    return ", ".join(pod.name for pod in cluster.pods)
+    """The pods' names without what all of them begin with."""
+    split = [pod.name.split("-") for pod in cluster.pods]
+    shared = min(len(words) for words in split) - 1
+    while len({tuple(words[:shared]) for words in split}) > 1:
+        shared -= 1
+    return ", ".join("-".join(words[shared:]) for words in split)
 
 
 def _gateway(cluster: Cluster) -> Service:

@@ -88,7 +88,7 @@ def _summarise(screen: Screen, folder: Folder, facts: dict[str, Any], *, seconds
     lock = decode_lock(folder.lock.read_bytes())
     volumes = sorted(folder.archive.glob("v*.tar"))
     carried = sum(volume.stat().st_size for volume in volumes)
-    golden = facts["golden"][0] if facts["golden"] else "not compared"
+    golden = facts["golden"][0].partition(": ")[2] if facts["golden"] else "not compared"
     namespaces = len(facts["namespaces"])
     screen.title("What this showed")
     screen.line("carried", f"{_contents(lock)}, in {len(volumes)} volumes, {sized(carried)}")
@@ -96,7 +96,8 @@ def _summarise(screen: Screen, folder: Folder, facts: dict[str, Any], *, seconds
     screen.line("first inference", f"encode {MODEL} → {facts['printed']}, through the gateway")
     screen.line("same answers", golden)
     screen.line("tried to leave", _egress(facts, namespaces))
-    screen.line("not honoured", "; ".join(facts["not_honoured"]))
+    for number, each in enumerate(facts["not_honoured"]):
+        screen.line("" if number else "not played", each)
     if os.geteuid() != 0:
         screen.line("as a plain user", "in a user namespace: the same isolation and count, no root on this machine")
     screen.line("took", f"{seconds:.1f} s; every command and what it printed: {folder.transcript}")

@@ -19,6 +19,8 @@ from sie_testing.demo.stage import BIN, Folder, Screen, server, wait_for
 ADDRESS = "10.77.0.1"
 BUCKET = "s3://sie-models-private/weights/"
 _REGISTRY_PORT = 5000
+_VALUES = "values-offline.yaml: the one file that the chart is rendered with"
+_REHEARSAL = "the chart's own commands, environment, volumes and probes, each pod in namespaces of its own"
 _USER, _PASSWORD = "operator", "demo-password"
 
 
@@ -42,14 +44,11 @@ def run(screen: Screen, folder: Folder, *, keep: bool) -> dict[str, Any]:
         screen.step("mirror chart", [airgap, "mirror", "chart", f"http://{registry}/charts"], env=env, cwd=side)
         secrets = ["--credentials-secret", "bucket", "--pull-secret", "regcred"]
         where = ["--bucket", BUCKET, *endpoint, "--registry", f"http://{registry}/sie", *secrets]
-        screen.step("values", [airgap, "values", *where, "-o", "values-offline.yaml"], cwd=side)
-        screen.line("values", "values-offline.yaml, the one file that the chart is rendered with")
+        screen.step("values", [airgap, "values", *where, "-o", "values-offline.yaml"], cwd=side, what=_VALUES)
         _write_manifests(side / "secrets.yaml", side)
         files = ["--values", "values-offline.yaml", "--manifests", "secrets.yaml", "--helm", str(parts.helm())]
         kept = ["--keep"] if keep else []
-        screen.line(
-            "rehearse", "the chart's own commands, environment, volumes and probes, each pod in namespaces of its own"
-        )
+        screen.line("rehearse", _REHEARSAL)
         if keep:
             stack.enter_context(_relay(folder))
         said = screen.step("rehearse", [airgap, "rehearse", *files, *kept, "--output", "json"], cwd=side, relayed=True)

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -61,13 +62,23 @@ class Screen:
 
     def line(self, name: str, what: str, seconds: float | None = None) -> None:
         spent = "" if seconds is None else f"{seconds:6.1f} s"
-        short = _DIGEST.sub(r"\1…", what)
-        print(f"  {name:<15} {short:<{_WHAT_COLUMNS}} {spent}".rstrip(), flush=True)
+        first, *rest = textwrap.wrap(_DIGEST.sub(r"\1…", what), _WHAT_COLUMNS, break_on_hyphens=False) or [""]
+        print(f"  {name:<15} {first:<{_WHAT_COLUMNS}} {spent}".rstrip())
+        for more in rest:
+            print(f"  {'':<15} {more}")
+        sys.stdout.flush()
 
     def step(
-        self, name: str, argv: Sequence[str], *, env: Mapping[str, str] | None = None, cwd: Path, relayed: bool = False
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path,
+        relayed: bool = False,
+        what: str | None = None,
     ) -> str:
-        """Run a command to its end and show its last line of output.
+        """Run a command to its end and show its last line of output, or `what` for one that prints nothing.
 
         Args:
             relayed: its events (`--output json`) are steps of their own: each is shown as it comes.
@@ -94,9 +105,8 @@ class Screen:
         self._keep(argv, output, said)
         if process.returncode != 0:
             raise DemoFailed(f"{shlex.join(argv)}\nended with {process.returncode}\n{output}{said}".rstrip())
-        lines = output.strip().splitlines()
         if not relayed:
-            self.line(name, lines[-1] if lines else "", time.monotonic() - began_s)
+            self.line(name, what or output.strip().splitlines()[-1], time.monotonic() - began_s)
         return output
 
     def _relay(self, process: "subprocess.Popen[str]") -> str:
@@ -106,8 +116,8 @@ class Screen:
             event = json.loads(line)
             if event["event"] == "said":
                 said.append(event["text"] + "\n")
-                name, _, what = event["text"].partition(" ")
-                self.line(f"  {name}", what.strip())
+                name, what, spent_s = _parsed(event["text"])
+                self.line(f"  {name}", what, spent_s)
             else:
                 said.append(f"{event.get('event')}: {event.get('message', event)}\n")
         return "".join(said)
@@ -118,6 +128,13 @@ class Screen:
 
     def _bold(self, text: str) -> str:
         return f"\033[1m{text}\033[0m" if self._shows else text
+
+
+def _parsed(text: str) -> tuple[str, str, float | None]:
+    """A step as `rehearse` says it: `NAME  WHAT  (SECONDS s)`."""
+    name, _, rest = text.partition(" ")
+    said = re.fullmatch(r"(.*?)\s+\(([0-9.]+) s\)", rest.strip())
+    return (name, said[1], float(said[2])) if said else (name, rest.strip(), None)
 
 
 @contextmanager
