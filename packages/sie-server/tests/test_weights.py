@@ -205,6 +205,16 @@ def test_what_passes_is_waited_for_and_said(bucket: Bucket, cache: Path) -> None
     assert (states[-1].done_bytes, states[-1].total_bytes) == (MANIFEST.size_bytes, MANIFEST.size_bytes)
 
 
+def test_a_far_end_that_says_when_is_not_asked_before(bucket: Bucket, cache: Path) -> None:
+    busy = Unreachable("answered 429")
+    busy.retry_after_s = 45
+    bucket.failures = [busy]
+    pauses: list[float] = []
+
+    weights.ensure(SPEC, cache=cache, cluster=bucket, sleep=pauses.append)
+    assert pauses == [45]
+
+
 def test_what_does_not_pass_is_raised_at_once(bucket: Bucket, cache: Path) -> None:
     bucket.failures = [NoPermission("403 as `worker`")]
 

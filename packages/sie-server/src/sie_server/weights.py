@@ -134,7 +134,7 @@ def keep_trying(
         except TransferError as error:
             if not error.transient:
                 raise
-            pause_s = delay_s(attempt, SystemRandom().random())
+            pause_s = max(delay_s(attempt, SystemRandom().random()), error.retry_after_s or 0)
             progress(State(model, "waiting", f"{error.message}; next attempt in {pause_s:.1f} s", retry_in_s=pause_s))
             sleep(pause_s)
             attempt += 1
