@@ -1,7 +1,7 @@
 """`python -m bench`: measures, prints a table, and writes the figures as JSON.
 
 python -m bench                       everything, about ten minutes
-python -m bench --quick               everything, about two minutes, for a look
+python -m bench --quick               everything, about four minutes, for a look
 python -m bench --only start,hop      some of it
 python -m bench --cases short:1:1     some cases of the load
 """
@@ -28,7 +28,7 @@ def main() -> int:
     arguments = _arguments()
     effort = QUICK if arguments.quick else FULL
     about = machine.describe()
-    print(f"{about.cpu}, {about.cores} cores, {' '.join(about.flags)}, Python {about.python}")
+    print(f"{about.cpu}, {about.cores} cores ({about.busy_cores} busy), {' '.join(about.flags)}, Python {about.python}")
     print("GEMM ceiling: " + ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in about.gflops.items()))
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="sie-bench-") as name:

@@ -21,10 +21,15 @@ FLOPS = 2 * ROWS * INNER * COLUMNS
 
 @dataclass(frozen=True)
 class Machine:
-    """`gflops` are of one large matrix product over all cores, by precision; bf16 where the CPU has it."""
+    """`gflops` are of one large matrix product over all cores, by precision; bf16 where the CPU has it.
+
+    `busy_cores` is what others kept busy in the minute before: on a machine that is not idle even ratios lean,
+    since programs that spin while they wait suffer more from company.
+    """
 
     cpu: str
     cores: int
+    busy_cores: float
     flags: list[str]
     python: str
     gflops: dict[str, float]
@@ -70,10 +75,11 @@ def gemm_gflops(precision: str, *, rounds: int = 9) -> float:
 
 
 def main() -> None:
+    busy_cores = round(os.getloadavg()[0], 1)
     name, flags = cpu_info()
     precisions = ["f32", *(["bf16"] if {"avx512_bf16", "amx_bf16"} & set(flags) else [])]
     gflops = {precision: round(gemm_gflops(precision), 1) for precision in precisions}
-    print(json.dumps(asdict(Machine(name, os.cpu_count() or 1, flags, platform.python_version(), gflops))))
+    print(json.dumps(asdict(Machine(name, os.cpu_count() or 1, busy_cores, flags, platform.python_version(), gflops))))
 
 
 if __name__ == "__main__":

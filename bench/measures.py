@@ -142,7 +142,9 @@ def _hop_rows(measured: dict[tuple[str, Case], list[Measured]], alone: Case, man
 
     def share(name: str) -> float:
         pairs = zip(measured[name, many], measured["direct", many], strict=True)
-        return statistics.median(through.calls / direct.calls for through, direct in pairs)
+        return statistics.median(
+            (through.calls / through.seconds) / (direct.calls / direct.seconds) for through, direct in pairs
+        )
 
     nan = float("nan")
     ours_ms, nginx_ms = added_ms("ours"), added_ms("nginx") if has_nginx else nan
