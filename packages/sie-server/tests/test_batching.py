@@ -102,6 +102,11 @@ def test_lengths_near_the_oldest_come_before_older_ones_of_other_lengths() -> No
     assert [job.number for job in batcher.take()] == [0, 2, 3, 5]
 
 
+def test_the_nearer_length_is_taken_first_whichever_side_it_is_on() -> None:
+    assert [job.number for job in filled([10, 14, 9], 24).take()] == [0, 2]
+    assert [job.number for job in filled([10, 11, 6], 21).take()] == [0, 1]
+
+
 def test_a_budget_that_cannot_hold_the_next_longer_job_is_filled_with_shorter_ones() -> None:
     batcher = filled([10, 90, 3], 20)
 

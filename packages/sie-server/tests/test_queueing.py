@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from sie_server.engine.engine import Limits
-from sie_server.models.calls import Prepared
-from sie_testing.site import Caller, spec
+from sie_server.engine.jobs import Job, Ticket
+from sie_server.engine.scheduler import Scheduler
+from sie_server.models.calls import Call, Prepared
+from sie_testing.site import TINY, Caller, spec
 from sie_testing.tiny import TinyModel
 
 ENCODE = "/v1/encode/acme/tiny"
@@ -57,6 +59,40 @@ def test_the_device_threads_are_the_only_ones_that_run_the_model(site: Any, mode
 
     assert model.threads <= {"device-0", "device-1"}
     assert model.streams <= {0, 1}
+
+
+def test_one_call_on_an_idle_worker_is_shared_between_the_streams(sites: Any) -> None:
+    both = threading.Barrier(2)
+
+    def meet(batch: Sequence[Prepared]) -> None:
+        both.wait(30)
+
+    model = TinyModel(before_run=meet)
+    site = sites(model)
+    site.load(spec())
+
+    async def scenario() -> Any:
+        await until(lambda: site.engine._executor._idle == 2)
+        return await site.posting(ENCODE, {"items": [text(4)] * 8})
+
+    assert site.run(scenario()).status == 200
+    assert sorted(len(batch) for batch in model.batches) == [4, 4]
+
+
+def test_a_retired_model_is_closed_when_its_last_batch_has_ended_and_not_before() -> None:
+    """Also where nobody waits for that batch any more."""
+    model = TinyModel()
+    scheduler = Scheduler(TINY, model, budget_tokens=64)
+    loop = asyncio.new_event_loop()
+    ticket = Ticket(loop, arrived_s=0.0)
+    loop.close()
+    scheduler.add([Job(item, ticket, 0, item.tokens) for item in model.prepare(Call(("a",)))])
+
+    assert len(scheduler.take(0.0, share=1).batch) == 1
+    scheduler.retire()
+    assert not model.closed
+    scheduler.ran()
+    assert model.closed
 
 
 def test_a_caller_that_hung_up_is_dropped_when_its_job_is_met(sites: Any) -> None:
@@ -188,8 +224,6 @@ def test_many_calls_at_once_each_get_their_own_answer(site: Any) -> None:
         return await asyncio.gather(*(site.posting(ENCODE, {"items": [{"text": one}]}) for one in texts))
 
     for one, reply in zip(texts, site.run(scenario()), strict=True):
-        from sie_server.models.calls import Call
-
         wanted = model.output(model.prepare(Call((one,)))[0]).dense
         np.testing.assert_array_equal(np.float32(reply.json["items"][0]["dense"]["values"]), wanted)
     assert site.engine.queued_tokens == 0
