@@ -61,7 +61,10 @@ def root_script(container: Container, *, programs: Sequence[str]) -> str:
         "  if [ -L /$each ]; then cp -P /$each $each",
         "  elif [ -d /$each ]; then mkdir $each; mount --bind /$each $each; fi",
         "done",
-        f"for each in {' '.join(_ETC_FROM_HERE)}; do if [ -e /etc/$each ]; then cp -rL /etc/$each etc/; fi; done",
+        f"for each in {' '.join(_ETC_FROM_HERE)}; do",
+        "  if [ -d /etc/$each ]; then mkdir etc/$each; mount --bind /etc/$each etc/$each",
+        "  elif [ -e /etc/$each ]; then cp -L /etc/$each etc/; fi",
+        "done",
         f"cp {FILES}/* etc/",
         "for each in proc sys dev; do mount --rbind /$each $each; done",
     ]
