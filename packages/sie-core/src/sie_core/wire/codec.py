@@ -6,6 +6,7 @@ JSON. numpy is imported when the first array is met, not before: a gateway never
 
 from collections.abc import Iterable
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -100,15 +101,22 @@ def _raw_map(data: bytes, fmt: Format) -> dict[Any, Any]:
 
 
 def _strangers(raw: dict[Any, Any], struct: type[msgspec.Struct], prefix: str) -> Iterable[str]:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
+    known = _inner_structs(struct)
     for key, value in raw.items():
-        if key not in fields:
+        if key not in known:
             yield f"{prefix}{key}"
-        elif key == "params" and isinstance(value, dict):
-            kinds = [arg for arg in getattr(fields[key].type, "__args__", ()) if isinstance(arg, type)]
-            inner = [kind for kind in kinds if issubclass(kind, msgspec.Struct)]
-            if inner:
-                yield from _strangers(value, inner[0], "params.")
+        elif key == "params" and isinstance(value, dict) and (inner := known[key]) is not None:
+            yield from _strangers(value, inner, "params.")
+
+
+@cache
+def _inner_structs(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct] | None]:
+    """Each field's name on the wire, with the struct that it holds, if any. Cached: it is asked with every call."""
+    found: dict[str, type[msgspec.Struct] | None] = {}
+    for field in msgspec.structs.fields(struct):
+        kinds = [arg for arg in getattr(field.type, "__args__", ()) if isinstance(arg, type)]
+        found[field.encode_name] = next((kind for kind in kinds if issubclass(kind, msgspec.Struct)), None)
+    return found
 
 
 def _first_lower(text: str) -> str:
