@@ -15,13 +15,14 @@ from threading import Condition
 import msgspec
 from msgspec import Struct
 
-from sie_core.artifacts.digest import CHUNK_BYTES, Digest
+from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import TransferError, TrustError, Unreachable
 from sie_core.artifacts.manifest import FileEntry
 from sie_core.artifacts.store import Store
 
 RANGE_BYTES = 64 << 20
 STREAMS = 4
+_PIECE_BYTES = 1 << 18  # small enough to be in the core's own cache when it is written and hashed
 PARTIAL, JOURNAL = ".incoming", ".journal"
 
 
@@ -135,7 +136,7 @@ class RangedFetch:
             start, hashed = number * self._of.range_bytes, 0
             while hashed < self._length(number):
                 ready = self._wait_beyond(number, hashed)
-                chunk = os.pread(fd, min(ready - hashed, CHUNK_BYTES), start + hashed)
+                chunk = os.pread(fd, min(ready - hashed, _PIECE_BYTES), start + hashed)
                 running.update(chunk)
                 hashed += len(chunk)
         return Digest("sha256:" + running.hexdigest())
@@ -174,7 +175,7 @@ class RangedFetch:
         """Until the range is full, the stream ends or another range failed."""
         offset = number * self._of.range_bytes + self._arrived[number]
         with self._store.open(self._name, start=offset, length=left) as body:
-            while left and self._failure is None and (chunk := body.read(min(CHUNK_BYTES, left))):
+            while left and self._failure is None and (chunk := body.read(min(_PIECE_BYTES, left))):
                 _write_all(fd, chunk, offset)
                 offset += len(chunk)
                 left -= len(chunk)
