@@ -1,10 +1,13 @@
 """Which answers are waited for, how long, and what is raised at the end: one table, run three ways."""
 
 import asyncio
+import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpx2
 import msgspec
 import pytest
 from hypothesis import given
@@ -25,7 +28,7 @@ from sie_sdk import (
     SIEError,
     _flows,
 )
-from sie_sdk._drivers import AwaitingDriver, BlockingDriver
+from sie_sdk._drivers import AwaitingDriver, BlockingDriver, _passes
 from sie_sdk._inputs import Caller, EncodeCall
 from sie_sdk._steps import Flow, Lost, Reply, Send, Sleep, Woken
 from sie_sdk._verdicts import Patience, memory_delay_s
@@ -215,14 +218,23 @@ def test_refused_connection_is_waited_for(unused_port: int) -> None:
     assert clock.slept == [5, 5, 1]
 
 
-def test_name_that_nobody_has_is_not_waited_for() -> None:
-    clock = Clock()
-    driver = BlockingDriver("http://nobody.invalid", clock=clock.now_s, sleep=clock.sleep)
-    with pytest.raises(SIEConnectionError, match=r"nobody\.invalid"):
-        driver.run(flow(Row("", []), "http://nobody.invalid", clock.now_s()))
-    driver.close()
+@pytest.mark.parametrize(
+    ("cause", "passes"),
+    [
+        (ConnectionRefusedError(111, "refused"), True),
+        (TimeoutError("silence"), True),
+        (socket.gaierror(socket.EAI_AGAIN, "the resolver is not there"), True),
+        (socket.gaierror(socket.EAI_NONAME, "nobody has that name"), False),
+        (ssl.SSLCertVerificationError("self-signed"), False),
+    ],
+)
+def test_what_passes_is_told_by_its_cause(cause: Exception, passes: bool) -> None:
+    """However deep the transport has wrapped it."""
+    error = httpx2.ConnectError("no")
+    error.__cause__ = OSError("all attempts failed")
+    error.__cause__.__context__ = cause
 
-    assert clock.slept == []
+    assert _passes(error) is passes
 
 
 def test_plain_http_server_asked_for_https_is_not_waited_for() -> None:
