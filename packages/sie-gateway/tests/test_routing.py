@@ -12,7 +12,7 @@ from sie_core.ids import BundleName, ModelId
 from sie_core.wire import envelope
 from sie_core.wire.messages import WorkerStatus
 from sie_gateway.routing import Decision, Forward, Refuse, Wait, route
-from sie_gateway.workers import Address, Freshness, Worker
+from sie_gateway.workers import Address, Freshness, Worker, WorkerTable
 
 ONE, TWO = ModelId("org/one"), ModelId("org/two")
 CATALOG = Catalog.of(
@@ -37,7 +37,21 @@ def worker(
         "version": "0.3.1",
     }
     status = WorkerStatus(name=name, **(facts | said)) if heard_s is not None else None
-    return Worker(Address(name, 80), status=status, heard_s=heard_s, lost_s=lost_s, sent_tokens=sent)
+    return known(Address(name, 80), status, heard_s, lost_s, sent)
+
+
+def known(
+    address: Address, status: WorkerStatus | None, heard_s: float | None, lost_s: float | None, sent: int
+) -> Worker:
+    """As the table holds it."""
+    table = WorkerTable()
+    table.list_addresses([address])
+    if status is not None and heard_s is not None:
+        table.hear(address, status, heard_s)
+    if lost_s is not None:
+        table.lose(address, lost_s)
+    table.send(address, sent)
+    return table.all()[0]
 
 
 def call(model: str = ONE, *, gpu: str | None = None, pool: str | None = None) -> envelope.Envelope:
@@ -186,8 +200,8 @@ STATUSES = st.builds(
 TIMES = st.one_of(st.none(), st.floats(NOW_S - 40, NOW_S))
 WORKERS = st.lists(
     st.builds(
-        lambda number, status, heard_s, lost_s, sent: Worker(
-            Address(f"10.0.0.{number}", 80), status if heard_s is not None else None, heard_s, lost_s, sent
+        lambda number, status, heard_s, lost_s, sent: known(
+            Address(f"10.0.0.{number}", 80), status, heard_s, lost_s, sent
         ),
         st.integers(0, 255),
         STATUSES,

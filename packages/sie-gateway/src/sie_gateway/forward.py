@@ -228,8 +228,16 @@ def request_head(call: Call, worker: Worker, *, now_s: float) -> bytes:
 
 def _kept_headers(headers: Iterable[Header], dropped: frozenset[bytes]) -> list[Header]:
     """Without those in `dropped`, and those that `Connection` names."""
-    named = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
-    return [pair for pair in headers if pair[0] not in dropped and pair[0] not in named]
+    kept, named = [], b""
+    for pair in headers:
+        if pair[0] not in dropped:
+            kept.append(pair)
+        elif pair[0] == b"connection":
+            named += b"," + pair[1]
+    if named in (b"", b",keep-alive", b",close"):
+        return kept
+    names = {token.strip().lower() for token in named.split(b",")}
+    return [pair for pair in kept if pair[0] not in names]
 
 
 def _is_stopping(connection: Connection) -> bool:

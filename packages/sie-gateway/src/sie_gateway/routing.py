@@ -64,41 +64,41 @@ def route(
     call: Envelope, workers: Sequence[Worker], catalog: Catalog, *, configured: Sequence[str], now_s: float
 ) -> Decision:
     """`configured`: the machine profiles the operator listed; empty where none were."""
-    fresh = [(worker, status) for worker, status in _heard(workers) if worker.freshness(now_s) is Freshness.FRESH]
-    bundles = _bundles(call, catalog, [status for _, status in fresh])
+    fresh = [
+        (worker, worker.status)
+        for worker in workers
+        if worker.status is not None and worker.freshness(now_s) is Freshness.FRESH
+    ]
+    bundles = _bundles(call, catalog, fresh)
     if isinstance(bundles, Refuse):
         return bundles
     profiles = _profiles(call.machine_profile)
-    if profiles and configured and not _exists(profiles, configured, [status for _, status in _heard(workers)]):
+    if profiles and configured and not _exists(profiles, configured, workers):
         return _no_such_profile(profiles[0], configured)
     placed = [(worker, status) for worker, status in fresh if _is_place(status, call, bundles, profiles)]
-    able = sorted(
-        ((worker, status) for worker, status in placed if status.ready and call.model in status.models),
-        key=lambda pair: _rank(call, *pair),
-    )
+    able = [worker for worker, status in placed if status.ready and call.model in worker.models]
     if able:
-        return Forward(worker=able[0][0], second=able[1][0] if len(able) > 1 else None)
-    if placed and all(_will_never_have(call, status, catalog) for _, status in placed):
+        able.sort(key=lambda worker: _rank(call, worker))
+        return Forward(worker=able[0], second=able[1] if len(able) > 1 else None)
+    if placed and all(_will_never_have(call, worker, status, catalog) for worker, status in placed):
         return _nobody_has(call, bundles, placed)
     return _wait(call, bundles, profiles, workers, [status for _, status in placed], configured)
 
 
-def _heard(workers: Iterable[Worker]) -> list[tuple[Worker, WorkerStatus]]:
-    return [(worker, worker.status) for worker in workers if worker.status is not None]
+def _rank(call: Envelope, worker: Worker) -> tuple[bool, int, str, str, int]:
+    return call.model not in worker.loaded, worker.backlog_tokens, worker.name, *worker.address
 
 
-def _rank(call: Envelope, worker: Worker, status: WorkerStatus) -> tuple[bool, int, str, str, int]:
-    return call.model not in status.loaded, worker.backlog_tokens, worker.name, *worker.address
-
-
-def _bundles(call: Envelope, catalog: Catalog, fresh: Sequence[WorkerStatus]) -> tuple[BundleName, ...] | Refuse:
+def _bundles(
+    call: Envelope, catalog: Catalog, fresh: Sequence[tuple[Worker, WorkerStatus]]
+) -> tuple[BundleName, ...] | Refuse:
     """The bundles whose workers may serve the call, the one that is meant first in front.
 
     A model that the catalog lacks and a worker has is served all the same: the worker's catalog may be newer.
     """
     holding = catalog.bundles_of(call.model) if catalog.find(call.model) is not None else ()
     holding = holding or tuple(
-        dict.fromkeys(BundleName(status.bundle) for status in fresh if call.model in status.models)
+        dict.fromkeys(BundleName(status.bundle) for worker, status in fresh if call.model in worker.models)
     )
     if not holding:
         return _unknown_model(call, catalog)
@@ -116,9 +116,11 @@ def _profiles(asked: str | None) -> tuple[str, ...]:
     return (asked,) if asked.endswith(SPOT) else (asked, asked + SPOT)
 
 
-def _exists(profiles: Sequence[str], configured: Sequence[str], heard: Sequence[WorkerStatus]) -> bool:
-    live = {status.machine_profile for status in heard}
-    return "" in live or any(profile in configured or profile in live for profile in profiles)
+def _exists(profiles: Sequence[str], configured: Sequence[str], workers: Sequence[Worker]) -> bool:
+    if any(profile in configured for profile in profiles):
+        return True
+    live = {worker.status.machine_profile for worker in workers if worker.status is not None}
+    return "" in live or any(profile in live for profile in profiles)
 
 
 def _is_place(status: WorkerStatus, call: Envelope, bundles: Sequence[BundleName], profiles: Sequence[str]) -> bool:
@@ -129,9 +131,9 @@ def _is_place(status: WorkerStatus, call: Envelope, bundles: Sequence[BundleName
     )
 
 
-def _will_never_have(call: Envelope, status: WorkerStatus, catalog: Catalog) -> bool:
+def _will_never_have(call: Envelope, worker: Worker, status: WorkerStatus, catalog: Catalog) -> bool:
     """It follows the same catalog and still does not have the model: it was started for others."""
-    return status.ready and call.model not in status.models and status.fingerprint == catalog.fingerprint
+    return status.ready and call.model not in worker.models and status.fingerprint == catalog.fingerprint
 
 
 def _wait(
@@ -152,7 +154,7 @@ def _wait(
         estimate_s, why = STARTING_S, f"no worker with {wanted} has answered yet"
     else:
         estimate_s, why = ABSENT_S, f"there is no worker with {wanted}"
-    pools = sorted({status.pool for _, status in _heard(workers)})
+    pools = sorted({worker.status.pool for worker in workers if worker.status is not None})
     if call.pool is not None and call.pool not in pools and pools:
         why += f"; pools heard of: {_named(pools)}"
     return Wait(gpu=gpu, bundle=bundles[0], pool=call.pool, estimated_wait_s=estimate_s, message=why)

@@ -13,9 +13,11 @@ No I/O and no clock here: `discovery.py` says which addresses there are, `heartb
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from sie_core.wire.messages import WorkerStatus
 
@@ -48,15 +50,15 @@ class Address(NamedTuple):
         return f"http://{self.authority}"
 
 
-@dataclass(frozen=True)
-class Worker:
-    """One worker.
+class Worker(Struct, frozen=True):
+    """One worker. A struct and not a dataclass, since one is made anew for every call that is sent.
 
     Attributes:
         status: its last heartbeat; None before the first.
         heard_s: when that came, on the monotonic clock.
         lost_s: when a call to it was last refused or reset before an answer.
         sent_tokens: an estimate of what this gateway has sent it since that heartbeat.
+        models, loaded: those of `status`, to be looked up by every call.
     """
 
     address: Address
@@ -65,6 +67,8 @@ class Worker:
     lost_s: float | None = None
     sent_tokens: int = 0
     listed: bool = True
+    models: frozenset[str] = frozenset()
+    loaded: frozenset[str] = frozenset()
 
     @property
     def name(self) -> str:
@@ -108,7 +112,14 @@ class WorkerTable:
     def hear(self, address: Address, status: WorkerStatus, now_s: float) -> None:
         worker = self._workers.get(address)
         if worker is not None:
-            self._workers[address] = replace(worker, status=status, heard_s=now_s, sent_tokens=0)
+            self._workers[address] = replace(
+                worker,
+                status=status,
+                heard_s=now_s,
+                sent_tokens=0,
+                models=frozenset(status.models),
+                loaded=frozenset(status.loaded),
+            )
 
     def lose(self, address: Address, now_s: float) -> None:
         """A call was refused or reset: no further one until the next heartbeat."""

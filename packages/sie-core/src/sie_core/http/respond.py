@@ -5,7 +5,7 @@ Every error of every server leaves through `send_error`, so that all have one sh
 """
 
 import math
-import os
+import random
 import time
 from collections.abc import Sequence
 
@@ -18,6 +18,7 @@ JSON = b"application/json"
 TEXT = b"text/plain; charset=utf-8"
 HTML = b"text/html; charset=utf-8"
 
+_random = random.Random()  # noqa: S311 - ids must differ, not be secret; the system's source costs a call each
 _json = msgspec.json.Encoder()
 
 
@@ -137,7 +138,7 @@ def request_id(scope: Scope) -> str:
 
 def new_request_id() -> str:
     """A UUID of version 7: it sorts by time, so logs of several processes merge in order."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = (time.time_ns() // 1_000_000) << 80 | _random.getrandbits(80)
     value = value & ~(0xF << 76) | 0x7 << 76
     value = value & ~(0x3 << 62) | 0x2 << 62
     digits = f"{value:032x}"

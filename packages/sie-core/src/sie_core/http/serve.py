@@ -24,6 +24,7 @@ import uvloop
 
 from sie_core.errors import ApiError
 from sie_core.http.asgi import App, Message, Receive, Scope, Send
+from sie_core.http.corked import CorkedProtocol
 from sie_core.http.respond import request_id, send_error
 
 DRAIN_S = 25.0
@@ -216,7 +217,7 @@ def _config(app: App) -> uvicorn.Config:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=CorkedProtocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

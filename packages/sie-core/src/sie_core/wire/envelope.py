@@ -5,6 +5,7 @@ The gateway routes on nothing else, and the worker reads the same, so both come 
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import unquote
 
@@ -34,6 +35,11 @@ SERVER_VERSION = "x-sie-server-version"
 MODEL_REVISION = "x-sie-model-revision"
 TRUNCATED = "x-sie-truncated"
 WARNINGS = "x-sie-warnings"
+
+_READ = {
+    name.encode(): name
+    for name in (MACHINE_PROFILE, POOL, TIMEOUT_MS, REQUEST_ID, SDK_VERSION, "accept", "content-type")
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ def read(path: str, headers: Iterable[tuple[bytes, bytes]]) -> Envelope | None:
 
 
 def _read(verb: Verb, spec: str, headers: Iterable[tuple[bytes, bytes]]) -> Envelope:
-    said = {name.decode("latin-1"): value.decode("latin-1").strip() for name, value in headers}
+    said = {_READ[name]: value.decode("latin-1").strip() for name, value in headers if name in _READ}
     bundle, model = _split_model(spec)
     pool, profile = _split_profile(said.get(MACHINE_PROFILE), said.get(POOL))
     return Envelope(
@@ -91,6 +97,7 @@ def _read(verb: Verb, spec: str, headers: Iterable[tuple[bytes, bytes]]) -> Enve
     )
 
 
+@lru_cache(maxsize=1024)  # callers name few models, and a gateway reads every call's
 def _split_model(spec: str) -> tuple[BundleName | None, ModelId]:
     bundle, separator, model = spec.partition(":/")
     try:
@@ -101,6 +108,7 @@ def _split_model(spec: str) -> tuple[BundleName | None, ModelId]:
         raise ApiError("INVALID_INPUT", f"in the path: {error}", hint="the path is `/v1/encode/ORG/NAME`") from error
 
 
+@lru_cache(maxsize=1024)
 def _split_profile(profile: str | None, pool: str | None) -> tuple[PoolName | None, MachineProfile | None]:
     try:
         if profile and "/" in profile:
