@@ -171,9 +171,9 @@ the ones that the SDK waits for. `Retry-After` is what is sent where the server 
 
 
 def exit_codes() -> dict[str, str]:
-    """Code → meaning, as `sie-airgap --help` says them."""
-    said = " ".join((sie_airgap.cli.cli.help or "").split("Exit codes:")[1].split())
-    found = dict(re.findall(r"(\d+) ([^;.]+)", said))
+    """Code → meaning, as `sie-airgap --help` says them: each ends with its line, a stop, or two spaces."""
+    _, _, said = inspect.cleandoc(sie_airgap.cli.cli.help or "").partition("Exit codes")
+    found = dict(re.findall(r"\b(\d+) ([^;.\n]+?)(?=\s{2}|[;.\n]|$)", said))
     return {code: found[code] for code in sorted(found, key=int)}
 
 

@@ -1,0 +1,188 @@
+"""What exists is documented: settings, codes, commands, metrics, chart values, headers, calls of the SDK."""
+
+import dataclasses
+import re
+
+import pytest
+import yaml
+
+import sie_sdk
+from sie_airgap import failures
+from sie_core.artifacts import errors
+from sie_core.errors import KINDS
+from sie_core.settings import DROPPED, NAMES, field_docs, field_names
+from sie_core.wire import envelope
+
+
+def _rows(page):
+    """The first cell of every row of every table, without its backquotes."""
+    return set(re.findall(r"^\| `([^`]+)`", page.text, re.MULTILINE))
+
+
+def _cells(page):
+    return set(re.findall(r"`([^`\n]+)`", page.prose))
+
+
+def test_pages_are_what_the_programs_say(tool, root):
+    stale = [path.name for path, text in tool.generated().items() if path.read_text(encoding="utf-8") != text]
+
+    assert stale == [], "`python tools/reference.py` writes them again"
+
+
+def test_page_that_is_not_what_the_programs_say_fails_the_check(tool, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tool, "PAGES", tmp_path / "reference")
+    monkeypatch.setattr(tool, "ROOT", tmp_path)
+
+    assert tool.main(["--check"]) == 1
+    assert "reference/cli.md is not what the programs say" in capsys.readouterr().err
+    assert tool.main([]) == 0
+    assert tool.main(["--check"]) == 0
+
+
+def test_every_setting_has_a_row_with_its_meaning(tool, pages):
+    page = pages["docs/reference/settings.md"]
+    for program in tool.PROGRAMS:
+        docs, names = field_docs(program.settings), field_names(program.settings)
+        section = page.section(f"`{program.name}`")
+
+        assert set(names.values()) <= _cells(section)
+        assert all(docs[field] and docs[field] in section.text for field in names)
+
+
+def test_every_variable_has_a_row_kept_or_refused(pages):
+    assert set(NAMES) | set(DROPPED) <= _rows(pages["docs/reference/settings.md"])
+
+
+def test_table_of_names_says_exactly_who_reads_what(tool):
+    """A variable that nobody reads, and one that a program reads and the table does not give it, are mistakes."""
+    read_by: dict[str, set[str]] = {}
+    for program in tool.PROGRAMS:
+        for name in field_names(program.settings).values():
+            read_by.setdefault(name, set()).add(program.name)
+    ours = {name: owners for name, owners in read_by.items() if name.startswith("SIE_")}
+
+    assert ours == {name: set(owners.split(", ")) for name, owners in NAMES.items()}
+
+
+def test_every_error_code_has_a_row_with_its_meaning(pages):
+    page = pages["docs/reference/errors.md"]
+
+    assert set(KINDS) <= _rows(page)
+    assert all(kind.meaning in page.text for kind in KINDS.values())
+
+
+def test_every_exit_code_that_a_failure_has_is_in_the_table(tool):
+    kinds = [each for module in (failures, errors) for each in vars(module).values() if isinstance(each, type)]
+    codes = {each.exit_code for each in kinds if isinstance(getattr(each, "exit_code", None), int)}
+
+    assert {str(code) for code in codes} <= set(tool.exit_codes())
+
+
+def test_every_command_has_its_heading_and_every_option_its_row(tool, pages):
+    page = pages["docs/reference/cli.md"]
+    for program in tool.PROGRAMS:
+        for path, command in tool.commands(program.cli):
+            assert f"`{' '.join((program.name, *path))}`" in page.headings
+            own = [option for option in command.params if not tool._is_setting(option, program)]
+            for option in own:
+                assert option.opts[-1] in page.text or option.human_readable_name in page.text
+
+
+def test_every_command_explains_itself(tool):
+    silent = [
+        " ".join((program.name, *path))
+        for program in tool.PROGRAMS
+        for path, command in tool.commands(program.cli)
+        if not command.help
+    ]
+
+    assert silent == []
+
+
+def test_every_metric_has_a_row(tool, pages):
+    page = pages["docs/reference/metrics.md"]
+    named = {metric.name for metrics in tool.metrics_by_program().values() for metric in metrics}
+
+    assert named
+    assert named == _rows(page)
+
+
+def test_every_chart_value_has_a_row(root, pages):
+    values = yaml.safe_load((root / "charts" / "sie-cluster" / "values.yaml").read_text(encoding="utf-8"))
+    documented = _rows(pages["docs/reference/chart-values.md"])
+
+    lacking = [path for path in _leaves(values) if not _is_documented(path, documented)]
+
+    assert lacking == []
+
+
+def _leaves(tree, prefix=""):
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        if path == "workers.pools":
+            yield from (f"{path}.NAME.{rest}" for pool in value.values() for rest in _leaves(pool))
+        elif isinstance(value, dict) and value:
+            yield from _leaves(value, f"{path}.")
+        else:
+            yield path
+
+
+def _is_documented(path, documented):
+    """Itself, or a map around it that is given whole."""
+    parts = path.split(".")
+    return any(".".join(parts[:length]) in documented for length in range(1, len(parts) + 1))
+
+
+def test_every_header_of_the_envelope_is_in_the_wire_format(pages):
+    names = [value for value in vars(envelope).values() if isinstance(value, str) and value.startswith("x-")]
+    text = pages["docs/formats/wire.md"].text.lower()
+
+    assert names
+    assert [name for name in names if f"`{name}`" not in text] == []
+
+
+def test_every_export_of_the_sdk_has_its_heading(pages):
+    headings = set(pages["docs/reference/sdk.md"].headings)
+
+    assert {f"`{name}`" for name in sie_sdk.__all__ if not name.startswith("__")} <= headings
+
+
+def test_every_key_of_a_spec_is_in_the_spec_format(pages):
+    from sie_core.catalog.spec import DenseHead, ModelSpec, Source
+
+    cells = _cells(pages["docs/formats/spec.md"])
+    keys = {field for field in ModelSpec.__struct_fields__ if field not in ("source", "dense")}
+    keys |= {f"source.{field}" for field in Source.__struct_fields__}
+    keys |= {f"dense.{field}" for field in DenseHead.__struct_fields__}
+
+    assert keys - cells == set()
+
+
+def test_every_key_of_a_lock_is_in_the_lock_format(pages):
+    from sie_core.artifacts import lock
+
+    cells = _cells(pages["docs/formats/airgap-lock.md"])
+    structs = (lock.Lock, lock.LockedModel, lock.LockedFile, lock.LockedImage, lock.LockedBlob, lock.LockedChart)
+
+    assert {field for struct in structs for field in struct.__struct_fields__} - cells == set()
+
+
+def test_every_key_of_a_volume_is_in_the_archive_format(pages):
+    from sie_airgap.archive_plan import Member, Volume
+
+    text = pages["docs/formats/archive.md"].text
+
+    assert [field for field in (*Volume.__struct_fields__, *Member.__struct_fields__) if field not in text] == []
+
+
+@pytest.mark.parametrize("freshness", ["unknown", "fresh", "stale", "gone"])
+def test_every_freshness_of_a_worker_is_explained(pages, freshness):
+    from sie_gateway.workers import Freshness
+
+    assert {one.value for one in Freshness} == {"unknown", "fresh", "stale", "gone"}
+    assert f"| {freshness} |" in pages["docs/concepts/routing.md"].text
+
+
+def test_settings_classes_are_frozen(tool):
+    assert all(dataclasses.is_dataclass(program.settings) for program in tool.PROGRAMS)
+    assert all(program.settings.__dataclass_params__.frozen for program in tool.PROGRAMS)
