@@ -68,10 +68,11 @@ def root_script(container: Container, *, programs: Sequence[str]) -> str:
         f"cp {FILES}/* etc/",
         "for each in proc sys dev; do mount --rbind /$each $each; done",
     ]
-    for path in outermost(programs):
-        lines += [f"mkdir -p {shlex.quote(root + path)}", *_bound(path, root + path, read_only=True)]
     for mount in container.mounts:
         lines += _mounted(f"{VOLUMES}/{mount.volume}", mount.sub_path, root + mount.path, read_only=mount.read_only)
+    # After the volumes: one that is mounted at /tmp must not hide programs that lie below it.
+    for path in outermost(programs):
+        lines += [f"mkdir -p {shlex.quote(root + path)}", *_bound(path, root + path, read_only=True)]
     if container.read_only_root:
         lines.append(f"cd /; mount -o remount,bind,ro {root}")
     return "\n".join(lines)
