@@ -1,4 +1,4 @@
-"""What an operator sees while bytes move: a bar on a terminal, a line each 30 s elsewhere, or events.
+"""What an operator sees while bytes move: a bar on a terminal (`bar`), a line each 30 s elsewhere, or events.
 
 A verb takes a `Progress` and opens one `Task` at a time on it; tasks are told how many bytes have moved,
 from any thread. Everything here goes to stderr: stdout is for data. Time comes from a clock passed in.
@@ -10,9 +10,6 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-from rich.progress import Progress as RichProgress
 
 LINE_EVERY_S = 30.0
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -66,40 +63,6 @@ class Silent:
 
     def say(self, text: str) -> None:
         pass
-
-
-class Bar:
-    """A bar on a terminal, gone when the task ends."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._console = Console(file=stream)
-
-    @contextmanager
-    def task(self, verb: str, total_bytes: int) -> Iterator[Task]:
-        columns = (
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with RichProgress(*columns, console=self._console, transient=True) as shown:
-            yield _BarTask(shown, verb, total_bytes)
-
-    def say(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-class _BarTask:
-    def __init__(self, shown: RichProgress, verb: str, total_bytes: int) -> None:
-        self._shown, self._verb = shown, verb
-        self._task = shown.add_task(verb, total=total_bytes)
-
-    def at(self, what: str) -> None:
-        self._shown.update(self._task, description=f"{self._verb}  {what}")
-
-    def advance(self, size_bytes: int) -> None:
-        self._shown.advance(self._task, size_bytes)
 
 
 class Lines:

@@ -70,7 +70,10 @@ for wheel in lock["wheels"]:
         sys.exit(f"error: {wheel['file']} is not {wheel['digest']}")
     (wheels / wheel["file"]).write_bytes(data)
 print(f"start.sh: installing {len(lock['wheels'])} wheels into {environment}", file=sys.stderr)
-venv.create(environment, with_pip=True)
+try:
+    venv.create(environment, with_pip=True)
+except (ImportError, subprocess.CalledProcessError) as error:
+    sys.exit(f"error: {sys.executable} makes no virtual environments: {error}\n\nhint: install python3-venv")
 pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
 subprocess.run([*pip, "--no-index", "--find-links", wheels, "sie-airgap[s3,gcs]"], check=True, stdout=sys.stderr)
 done.touch()

@@ -7,32 +7,42 @@ process is decided in `outcome` alone.
 
 import importlib
 import sys
+from typing import NamedTuple
 
 import click
 
 from sie_airgap import __version__
 from sie_airgap.cli.outcome import run
+from sie_core.ids import nearest
+
+
+class Verb(NamedTuple):
+    """Where a verb is, and what it does in a few words."""
+
+    module: str
+    does: str
+
 
 VERBS = {
-    "lock": "connected",
-    "snapshot": "connected",
-    "golden": "answers",
-    "pack": "connected",
-    "inspect": "crossing",
-    "verify": "crossing",
-    "unpack": "crossing",
-    "mirror": "far",
-    "values": "far",
-    "far-side": "rehearsal",
-    "rehearse": "rehearsal",
-    "why": "reading",
-    "diff": "reading",
+    "lock": Verb("connected", "Resolve what is to be carried into airgap.lock."),
+    "snapshot": Verb("connected", "Fetch what the lock names, and check every byte."),
+    "golden": Verb("answers", "Record a worker's answers; compare them elsewhere."),
+    "pack": Verb("connected", "Cut the store into volumes to carry."),
+    "inspect": Verb("crossing", "Say what an archive holds, and what is missing."),
+    "verify": Verb("crossing", "Check every byte of media, a store or a bucket."),
+    "unpack": Verb("crossing", "Put an archive's content into a store."),
+    "mirror": Verb("far", "Copy weights, images, chart to where they are read."),
+    "values": Verb("far", "Write values-offline.yaml for helm install."),
+    "rehearse": Verb("rehearsal", "Run the chart here, with no way out, and count."),
+    "far-side": Verb("rehearsal", "Run a command where nothing can be reached."),
+    "why": Verb("reading", "Say why something is carried."),
+    "diff": Verb("reading", "Say what changed between two locks or archives."),
 }
-"""Verb → module of this package, in the order of the journey."""
+"""In the order of the journey."""
 
 
 class _Journey(click.Group):
-    """Imports a verb's module when the verb is asked for; lists verbs in the order in which they are used."""
+    """Imports a verb's module when the verb is called; lists verbs in the order in which they are used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
@@ -40,10 +50,22 @@ class _Journey(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
-        module = importlib.import_module(f"sie_airgap.cli.{VERBS[cmd_name]}")
+        module = importlib.import_module(f"sie_airgap.cli.{VERBS[cmd_name].module}")
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = nearest(args[0], VERBS, most=1)
+            ctx.fail(f"there is no verb `{args[0]}`" + (f"; did you mean `{near[0]}`?" if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Verbs, in the order in which they are used"):
+            formatter.write_dl([(name, verb.does) for name, verb in VERBS.items()])
 
 
 @click.group(cls=_Journey, context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,19 +74,17 @@ def cli() -> None:
     """Carry models, images and the chart of SIE into a network without internet, and check every byte there.
 
     \b
-    Connected side                    Far side
-      lock      what is to be carried   verify   the media that arrived
-      snapshot  fetch it                unpack   them into a store
-      golden    record answers          mirror   weights, images, chart
-      pack      cut it into volumes     values   for helm install
-      rehearse  all of that here, where nothing can leave (far-side)
+    Connected side      lock, snapshot, golden record, pack; rehearse shows there that it will work
+    Far side            verify, unpack, mirror, values, then helm install
 
     Every verb can be run again: it goes on where it stopped, and does nothing when there is nothing to do.
 
     \b
-    Exit codes: 0 done; 2 misused; 3 not what was locked; 4 missing; 5 unreachable; 6 no permission; 7 no space;
-    8 belongs to another lock; 9 golden answers differ; 10 partly done, run again; 11 something tried to leave;
-    12 findings; 130 interrupted; 1 a bug of ours.
+    Exit codes   0 done                     5 unreachable      9 golden answers differ
+                 1 a bug of ours            6 no permission   10 partly done, run it again
+                 2 misused                  7 no space        11 something tried to leave
+                 3 not what was locked      8 another lock    12 findings
+                 4 something is missing                      130 interrupted
     """
 
 

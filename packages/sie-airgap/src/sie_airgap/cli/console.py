@@ -13,7 +13,7 @@ from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.blobs import BlobFolder, Blobs, lock_of, read_lock
 from sie_airgap.failures import Drift, Misused
 from sie_airgap.media import Media, read_media
-from sie_airgap.progress import Bar, Events, Lines, Progress
+from sie_airgap.progress import Events, Lines, Progress
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.open import open_store
@@ -31,6 +31,8 @@ class Console:
         if self.as_json:
             self.progress = Events(sys.stderr, clock=time.monotonic)
         elif sys.stderr.isatty():
+            from sie_airgap.bar import Bar  # only here: it takes a tenth of a second
+
             self.progress = Bar(sys.stderr)
         else:
             self.progress = Lines(sys.stderr, clock=time.monotonic)
