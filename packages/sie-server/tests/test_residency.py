@@ -1,5 +1,6 @@
 """Models come on demand or at the start, fail with a reason, and are tried again when that makes sense."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -7,12 +8,18 @@ from typing import Any
 import pytest
 
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
+from sie_core.catalog.catalog import Catalog
+from sie_core.catalog.export import encode_export, export_of
+from sie_core.errors import ApiError
 from sie_core.ids import ModelId
-from sie_server.engine.residency import Failed, Residency, Resident, failure_of
+from sie_server.app import follow
+from sie_server.engine.residency import Failed, Loading, Made, Residency, Resident, failure_of
 from sie_server.engine.scheduler import Scheduler
 from sie_server.models.calls import LoadError, Model
-from sie_testing.site import OTHER, TINY, catalog, spec
+from sie_server.settings import ServeSettings
+from sie_testing.site import OTHER, REVISION, TINY, catalog, spec
 from sie_testing.tiny import TinyModel
+from sie_testing.web import Answer, serving
 
 ENCODE = "/v1/encode/acme/tiny"
 GOOD = {"items": [{"text": "a"}]}
@@ -187,6 +194,72 @@ def test_a_new_catalog_unloads_what_changed_and_leaves_what_did_not(sites: Any) 
     assert site.post(ENCODE, GOOD).error["code"] == "MODEL_LOADING"
 
 
+def test_a_named_model_whose_spec_changed_or_came_is_loaded_without_being_asked_for(sites: Any) -> None:
+    site = sites(kept=[TINY], specs=[spec(OTHER)])
+    site.worker.swap(catalog(spec(OTHER), spec()))
+    site.ended(TINY)
+    assert site.get("/readyz").status == 200
+
+    site.states.clear()
+    site.worker.swap(catalog(spec(OTHER), spec(max_tokens=8)))
+    site.ended(TINY)
+
+    assert site.get("/readyz").status == 200
+    assert site.engine.residency.spec(TINY) == spec(max_tokens=8)
+
+
+def test_a_worker_follows_the_config_service(sites: Any) -> None:
+    new = catalog(spec(max_tokens=9))
+    body = encode_export(export_of(new, epoch=2, generated_at="2026-01-01T00:00:00Z"))
+    site = sites()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        swapped = asyncio.Event()
+        swap = site.worker.swap
+
+        def swap_and_say(catalog: Catalog) -> None:
+            swap(catalog)
+            swapped.set()
+
+        site.worker.swap = swap_and_say
+        stop = follow(ServeSettings(config_service_url=url), site.worker, loop)
+        await asyncio.wait_for(swapped.wait(), 30)
+        await loop.run_in_executor(None, stop)
+
+    with serving(lambda request: Answer(200, {"ETag": f'"{new.fingerprint}"'}, body)) as url:
+        site.run(scenario())
+
+    assert site.get("/heartbeat").json["fingerprint"] == new.fingerprint
+    assert site.get("/v1/models").json["models"][0]["max_sequence_length"] == 9
+
+
+def test_a_load_that_was_overtaken_does_not_write_over_what_came_after_it() -> None:
+    """A named model waits for its next attempt; meanwhile a call has it loaded; the waiting one must not undo that."""
+    clock = Clock()
+    outcomes: list[Any] = [Unreachable("no answer"), Made(TinyModel(), REVISION, verified=True)]
+    ended = threading.Semaphore(0)
+
+    def load(wanted: Any, say: Any) -> Any:
+        outcome = outcomes.pop(0)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    residency = Residency(load, queue=queue, kept=[TINY], on_change=lambda model, state: ended.release(), clock=clock)
+    residency.begin(spec())
+    assert ended.acquire(timeout=30)
+    overtaken = residency._owners[TINY]
+    clock.now_s += 31
+    with pytest.raises(ApiError, match="is being loaded"):
+        residency.look(spec())
+    assert ended.acquire(timeout=30)
+
+    assert not residency._publish(overtaken, Loading(0.0, 2))
+    assert residency.look(spec()).model is not None
+    residency.close()
+
+
 def test_a_model_that_left_the_catalog_is_not_found(site: Any) -> None:
     site.worker.swap(catalog(spec(OTHER)))
 
@@ -205,8 +278,6 @@ def test_a_model_is_closed_only_after_its_last_call(sites: Any) -> None:
     site.load(spec())
 
     async def scenario() -> Any:
-        import asyncio
-
         call = asyncio.create_task(site.posting(ENCODE, GOOD))
         await asyncio.get_running_loop().run_in_executor(None, reached.wait, 30)
         site.worker.swap(catalog(spec(OTHER)))
@@ -225,8 +296,6 @@ def test_what_was_being_loaded_under_an_old_spec_is_thrown_away() -> None:
     model.close = closed.set  # type: ignore[method-assign]
 
     def load(wanted: Any, say: Any) -> Any:
-        from sie_server.engine.residency import Made
-
         began.set()
         assert go_on.wait(30)
         return Made(model, "1" * 40, verified=True)

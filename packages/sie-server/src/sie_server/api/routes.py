@@ -54,11 +54,12 @@ class Worker:
         before, self.offer = self.offer, Offer(catalog, self.offer.bundle)
         residency = self.engine.residency
         for model_id in residency.states():
-            spec = catalog.find(model_id)
-            if spec != residency.spec(model_id):
+            if catalog.find(model_id) != residency.spec(model_id):
                 self.engine.unload(model_id)
-                if spec is not None and model_id in residency.kept:
-                    residency.begin(spec)
+        for model_id in residency.kept:
+            spec = catalog.find(model_id)
+            if spec is not None and residency.spec(model_id) is None:
+                residency.begin(spec)
         fields = {"fingerprint": catalog.fingerprint, "was": before.catalog.fingerprint, "models": len(catalog.specs)}
         logger.info(EVENT_CATALOG, extra={"fields": fields})
 

@@ -154,6 +154,7 @@ class Residency:
         self._closing = threading.Event()
         self._states: dict[ModelId, State] = {}
         self._specs: dict[ModelId, ModelSpec] = {}
+        self._owners: dict[ModelId, _Load] = {}
 
     def states(self) -> Mapping[ModelId, State]:
         return dict(self._states)
@@ -189,69 +190,79 @@ class Residency:
             if self._closing.is_set() or isinstance(state, Loading | Resident):
                 return
             attempts = state.attempts + 1 if isinstance(state, Failed) else 1
+            load = self._owners[spec.id] = _Load(spec, attempts)
             self._states[spec.id] = Loading(self._clock(), attempts)
             self._specs[spec.id] = spec
-        threading.Thread(target=self._attempt, args=(spec, attempts), name=f"load-{spec.id}", daemon=True).start()
+        threading.Thread(target=self._attempt, args=(load,), name=f"load-{spec.id}", daemon=True).start()
 
     def forget(self, model_id: ModelId) -> Resident | None:
         """Takes a model out; the caller unloads what is returned. What is still loading is dropped when it comes."""
         with self._lock:
             state = self._states.pop(model_id, None)
             self._specs.pop(model_id, None)
+            self._owners.pop(model_id, None)
         return state if isinstance(state, Resident) else None
 
     def close(self) -> None:
         """Nothing is begun or tried again after this."""
         self._closing.set()
 
-    def _attempt(self, spec: ModelSpec, attempts: int) -> None:
+    def _attempt(self, load: "_Load") -> None:
         """One load; for a model that the operator named as many more as it takes."""
         while True:
-            state = self._outcome(spec, attempts)
-            if not self._publish(spec, state):
+            state = self._outcome(load)
+            if not self._publish(load, state):
                 if isinstance(state, Resident):
                     state.scheduler.retire()
                 return
-            pause_s = state.failure.again_after_s if isinstance(state, Failed) and spec.id in self.kept else None
+            pause_s = state.failure.again_after_s if isinstance(state, Failed) and load.spec.id in self.kept else None
             if pause_s is None or self._closing.wait(pause_s):
                 return
-            attempts += 1
-            if not self._publish(spec, Loading(self._clock(), attempts)):
+            load.attempts += 1
+            if not self._publish(load, Loading(self._clock(), load.attempts)):
                 return
 
-    def _outcome(self, spec: ModelSpec, attempts: int) -> Resident | Failed:
-        started_s = self._clock()
+    def _outcome(self, load: "_Load") -> Resident | Failed:
+        spec, started_s = load.spec, self._clock()
         try:
-            made = self._load(spec, lambda note: self._note(spec, started_s, attempts, note))
+            made = self._load(spec, lambda note: self._note(load, started_s, note))
         except Exception as error:  # every failure of a load becomes an answer to whoever asks for the model
             failure = failure_of(error)
             if failure.error_class == "UNKNOWN":
                 logger.exception(EVENT_BUG, extra={"fields": {"model": spec.id}})
-            return self._failed(spec.id, failure, attempts)
+            return self._failed(load, failure)
         load_s = self._clock() - started_s
         fields = {"model": spec.id, "revision": made.revision, "verified": made.verified, "seconds": round(load_s, 3)}
         logger.info(EVENT_MODEL_LOADED, extra={"fields": fields})
         return Resident(spec, made, self._queue(spec.id, made.model), load_s)
 
-    def _note(self, spec: ModelSpec, since_s: float, attempts: int, note: str) -> None:
+    def _note(self, load: "_Load", since_s: float, note: str) -> None:
         with self._lock:
-            if self._specs.get(spec.id) is spec:
-                self._states[spec.id] = Loading(since_s, attempts, note)
+            if self._owners.get(load.spec.id) is load:
+                self._states[load.spec.id] = Loading(since_s, load.attempts, note)
 
-    def _failed(self, model_id: ModelId, failure: Failure, attempts: int) -> Failed:
-        key = (model_id, failure.error_class)
+    def _failed(self, load: "_Load", failure: Failure) -> Failed:
+        key = (load.spec.id, failure.error_class)
         with self._lock:
             self.failures[key] = self.failures.get(key, 0) + 1
-        return Failed(failure, attempts, self._clock())
+        return Failed(failure, load.attempts, self._clock())
 
-    def _publish(self, spec: ModelSpec, state: State) -> bool:
-        """False when the spec was forgotten or replaced meanwhile, or the process is stopping."""
+    def _publish(self, load: "_Load", state: State) -> bool:
+        """False when another load has taken over, or the model was forgotten, or the process is stopping."""
         with self._lock:
-            if self._closing.is_set() or self._specs.get(spec.id) is not spec:
+            if self._closing.is_set() or self._owners.get(load.spec.id) is not load:
                 return False
-            self._states[spec.id] = state
-        self._on_change(spec.id, state)
+            self._states[load.spec.id] = state
+        self._on_change(load.spec.id, state)
         return True
+
+
+@dataclass(eq=False)
+class _Load:
+    """One thread's work on one spec; the model's state is its to write while it is the latest."""
+
+    spec: ModelSpec
+    attempts: int
 
 
 def refusal(model_id: ModelId, state: Failed) -> ApiError:
