@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sie_core.artifacts import hf_layout
@@ -19,12 +19,16 @@ segments = st.text(alphabet="abcXYZ019_.", min_size=1, max_size=8).filter(lambda
 paths = st.lists(segments, min_size=1, max_size=3).map("/".join)
 listings = st.dictionaries(paths, st.integers(min_value=0, max_value=3), max_size=8)
 
+# How long an example takes says how busy the machine is.
+untimed = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+
 
 def manifest_of(sizes: dict[str, int]) -> Manifest:
     files = (FileEntry(path=path, digest=digest_of(path.encode()), size_bytes=sizes[path]) for path in sorted(sizes))
     return Manifest(repo=MODEL, revision=REVISION, files=tuple(files))
 
 
+@untimed
 @given(listings, listings)
 def test_carrying_out_a_plan_leaves_nothing_to_do(wanted: dict[str, int], there: dict[str, int]) -> None:
     manifest = manifest_of(wanted)
@@ -35,6 +39,7 @@ def test_carrying_out_a_plan_leaves_nothing_to_do(wanted: dict[str, int], there:
     assert plan(manifest, after).strays == first.strays
 
 
+@untimed
 @given(listings, listings)
 def test_a_plan_puts_every_file_in_one_part(wanted: dict[str, int], there: dict[str, int]) -> None:
     result = plan(manifest_of(wanted), there)
@@ -55,6 +60,7 @@ def test_a_truncated_file_is_a_conflict_and_is_copied() -> None:
     assert [entry.path for entry in result.copies] == ["model.safetensors"]
 
 
+@untimed
 @given(paths)
 def test_every_name_lies_in_the_folder_of_its_model(path: str) -> None:
     names = [
@@ -86,6 +92,7 @@ def test_a_ref_is_exactly_forty_bytes() -> None:
     assert len(hf_layout.ref_bytes(REVISION)) == 40
 
 
+@untimed
 @given(listings)
 def test_the_tree_listing_names_the_carried_files_and_no_others(sizes: dict[str, int]) -> None:
     tree = json.loads(hf_layout.tree_json(manifest_of(sizes)))

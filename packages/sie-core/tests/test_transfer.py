@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sie_core.artifacts import hf_layout
@@ -94,7 +94,7 @@ def fetch(store: MemoryStore, target: Path, data: bytes, *, range_bytes: int) ->
     return True
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(size_bytes=st.integers(0, 5_000), range_bytes=st.integers(1, 2_000), cut=st.integers(0, 5_000))
 def test_any_file_in_any_ranges_arrives_whole_even_after_a_cut(
     tmp_path_factory: pytest.TempPathFactory, size_bytes: int, range_bytes: int, cut: int
