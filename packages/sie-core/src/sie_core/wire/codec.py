@@ -120,7 +120,8 @@ def _inner_structs(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struc
 
 
 def _first_lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
+    """`Expected …` in the middle of a sentence; `JSON …` stays as it is."""
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
 
 
 def _array_to_msgpack(value: Any) -> object:
