@@ -156,6 +156,7 @@ def test_what_is_not_there_is_404_with_a_way_on(service: Service) -> None:
     assert service.ask("GET", "/v1/configs/models/org/on").code == "MODEL_NOT_FOUND"
     assert "`some`, `default`" in service.ask("GET", "/v1/configs/bundles/x").body.decode()
     assert service.ask("GET", "/v1/config").code == "NOT_FOUND"
+    assert service.ask("POST", "/v1/encode/org/one", b"{}").code == "NOT_FOUND"
 
 
 @pytest.mark.parametrize(

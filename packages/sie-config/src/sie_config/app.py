@@ -76,7 +76,7 @@ class ConfigService:
         self._auth.check_read(scope["headers"])
         if path == RESOLVE and method == "POST":
             return await self._resolve(scope, receive, send, headers)
-        if method not in READ_METHODS:
+        if method not in READ_METHODS and path.startswith(CONFIGS + "/"):
             raise self._no_writes(scope)
         body, content_type = self._read(path)
         tagged = [*headers, (b"etag", self._ledger.etag.encode())]
