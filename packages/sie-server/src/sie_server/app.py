@@ -151,9 +151,11 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
         news.stops_by(lambda: _call_safely(loop, lambda: drain.begin(linger=False)))
         loop.call_later(SLOW_S, news.still_waiting)
         stop_following = follow(settings, worker, loop)
-        yield
-        stop_following()
-        engine.close()
+        try:
+            yield
+        finally:
+            stop_following()
+            engine.close()
 
     serve(worker, host=settings.host, port=settings.port, drain=drain, lifespan=lifespan, on_listening=news.listening)
     return news.exit_code
