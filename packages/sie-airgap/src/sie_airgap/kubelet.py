@@ -139,7 +139,10 @@ class Kubelet:
         return self._addresses[pod]
 
     def up(self, pod: Pod) -> None:
-        """Make the pod's namespaces, network and volumes; nothing of it runs yet."""
+        """Make the pod's namespaces, network and volumes; nothing of it runs yet. May be called from several threads.
+
+        Containers may not be started from such a thread: they end with the thread that started them.
+        """
         namespace = PodNamespace(f"pod {pod.name}")
         self._stack.callback(namespace.close)
         address = self._addresses[pod.name]

@@ -8,6 +8,7 @@ that refuse everything do not belong into a namespace that is in use.
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -226,8 +227,8 @@ def _ground(endpoints: Sequence[Endpoint]) -> tuple[Bridge, Namespace]:
 
 def _bring_up(kubelet: Kubelet, cluster: Cluster, say: Say, *, init_timeout_s: float) -> None:
     with _timed(say, "pods") as told:
-        for pod in cluster.pods:
-            kubelet.up(pod)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(kubelet.up, cluster.pods))
         told.append(f"{_names(cluster)}: each with a network and a root of its own")
     for pod in sorted(cluster.pods, key=lambda pod: len(pod.init)):
         if pod.init:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, STDOUT
 from urllib.parse import urlsplit
 
 from sie_airgap.oci.copy import copy_image
@@ -83,16 +84,15 @@ def _publish_images(layout: Path, registry_url: str) -> None:
 def _build_wheels(folder: Path) -> Path:
     """Wheels of the toolkit and of what it stands on, from this checkout and from nowhere else."""
     folder.mkdir()
-    for name in _PACKAGES:
-        built = subprocess.run(
-            [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-            cwd=CHECKOUT / "packages" / f"sie-{name}",
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if built.returncode != 0:
-            raise DemoFailed(f"the wheel of sie-{name} was not built\n{built.stderr}")
+    argv = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    building = {
+        name: subprocess.Popen(argv, cwd=CHECKOUT / "packages" / f"sie-{name}", stdout=PIPE, stderr=STDOUT, text=True)
+        for name in _PACKAGES
+    }
+    for name, process in building.items():
+        said, _ = process.communicate()
+        if process.returncode != 0:
+            raise DemoFailed(f"the wheel of sie-{name} was not built\n{said}")
     return folder
 
 
