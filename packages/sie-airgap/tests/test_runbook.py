@@ -48,12 +48,8 @@ def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
 
 
 def start(archive: Path, home: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    environment = {
-        "PATH": "/usr/bin:/bin",
-        "HOME": str(home),
-        "START_HOME": str(home / "sie"),
-        "PYTHON": sys.executable,
-    }
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "START_HOME": str(home / "sie")}
+    environment["PYTHON"] = sys.executable
     return subprocess.run(
         ["/bin/sh", str(archive / "start.sh"), *words], env=environment, capture_output=True, text=True, check=False
     )
