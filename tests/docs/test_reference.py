@@ -1,5 +1,6 @@
 """What exists is documented: settings, codes, commands, metrics, chart values, headers, calls of the SDK."""
 
+import configparser
 import dataclasses
 import re
 
@@ -133,12 +134,14 @@ def _is_documented(path, documented):
     return any(".".join(parts[:length]) in documented for length in range(1, len(parts) + 1))
 
 
-def test_every_header_of_the_envelope_is_in_the_wire_format(pages):
-    names = [value for value in vars(envelope).values() if isinstance(value, str) and value.startswith("x-")]
+def test_every_header_of_ours_is_in_the_wire_format(pages, root):
+    named = {value for value in vars(envelope).values() if isinstance(value, str) and value.startswith("x-")}
+    for module in (root / "packages").glob("*/src/**/*.py"):
+        named |= set(re.findall(r'b"(x-[a-z-]+)"', module.read_text(encoding="utf-8")))
     text = pages["docs/formats/wire.md"].text.lower()
 
-    assert names
-    assert [name for name in names if f"`{name}`" not in text] == []
+    assert named
+    assert [name for name in sorted(named) if f"`{name}`" not in text] == []
 
 
 def test_every_export_of_the_sdk_has_its_heading(pages):
@@ -181,6 +184,37 @@ def test_every_freshness_of_a_worker_is_explained(pages, freshness):
 
     assert {one.value for one in Freshness} == {"unknown", "fresh", "stale", "gone"}
     assert f"| {freshness} |" in pages["docs/concepts/routing.md"].text
+
+
+def test_architecture_draws_the_layers_that_are_enforced(pages, root):
+    """Every layer of every such contract is drawn, in its order, in one picture."""
+    rules = configparser.ConfigParser()
+    rules.read(root / ".importlinter")
+    pictures = [block.text for block in pages["docs/architecture.md"].blocks]
+    not_drawn = [
+        rule["name"]
+        for rule in rules.values()
+        if rule.get("type") == "layers" and not any(_is_drawn(_layers(rule), picture) for picture in pictures)
+    ]
+
+    assert not_drawn == []
+
+
+def _layers(rule):
+    """Each layer's modules, by the names that the page uses: without the package, and without `models.`."""
+    lines = [line for line in rule["layers"].split("\n") if line]
+    return [
+        [re.sub(r"^sie_(core|server)\.(models\.)?", "", name.strip()) for name in line.split("|")] for line in lines
+    ]
+
+
+def _is_drawn(layers, picture):
+    """Each layer's names stand on one line, and the lines are in order."""
+    lines = iter(picture.split("\n"))
+    return all(
+        any(all(re.search(rf"(?<![\w.]){re.escape(name)}(?![\w.])", line) for name in layer) for line in lines)
+        for layer in layers
+    )
 
 
 def test_settings_classes_are_frozen(tool):
