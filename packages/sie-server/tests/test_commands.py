@@ -225,3 +225,15 @@ def kept_handlers() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_where_the_hub_is_off_no_library_can_be_made_to_ask_it() -> None:
+    code = (
+        "import os, sys; from sie_server.cli import main; main(['settings'], standalone_mode=False);"
+        "from sie_server.settings import OFFLINE; print({n: os.environ.get(n) for n in OFFLINE} == OFFLINE,"
+        "'huggingface_hub' in sys.modules)"
+    )
+    env = clean_environment(SIE_CLUSTER_CACHE="s3://bucket/weights")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+
+    assert done.stdout.splitlines()[-1] == "True False"

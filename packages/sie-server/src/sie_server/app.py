@@ -265,6 +265,7 @@ def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, drain: "D
         pool=settings.pool,
         bundle=settings.bundle,
         machine_profile=settings.machine_profile,
+        device=settings.gpu_type or settings.device,
     )
     auth = _auth(settings)
     return Worker(engine, catalog, identity=identity, auth=auth, drain=drain, max_body_bytes=settings.max_body_bytes)

@@ -80,7 +80,7 @@ class ServeSettings:
     Unset: calls for any kind are taken."""
 
     gpu_type: str | None = setting("SIE_GPU_TYPE", None)
-    """Name of the accelerator, for `/heartbeat` alone. Unset: there is none."""
+    """Name of the accelerator, as `/heartbeat` and the metrics show it. Unset: the name of the device."""
 
     worker_name: str | None = setting("SIE_WORKER_NAME", None)
     """Name in heartbeats and metrics. Unset: the machine's host name."""

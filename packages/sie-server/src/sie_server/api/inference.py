@@ -35,12 +35,18 @@ SERVER_VERSION: Header = (b"x-sie-server-version", __version__.encode())
 
 @dataclass(frozen=True)
 class Identity:
-    """Who this worker is, as calls may name it; None where it was not told and anything goes."""
+    """Who this worker is.
+
+    Attributes:
+        machine_profile: None where it was not told, and calls for any kind of machine are taken.
+        device: what its models run on, as people call it.
+    """
 
     name: str
     pool: str
     bundle: str
     machine_profile: str | None
+    device: str = "cpu"
 
 
 class Inference:

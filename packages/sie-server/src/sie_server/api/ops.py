@@ -25,8 +25,6 @@ class Operations:
     engine: Engine
     drain: Drain
     identity: Identity
-    device: str
-    gpu_count: int = 0
 
     @property
     def not_ready(self) -> str | None:
@@ -59,8 +57,7 @@ class Operations:
             queued_tokens=self.engine.queued_tokens,
             fingerprint=offer.catalog.fingerprint,
             version=__version__,
-            device=self.device,
-            gpu_count=self.gpu_count,
+            device=self.identity.device,
         )
 
     def models(self, offer: Offer) -> ModelList:
@@ -95,8 +92,8 @@ class Operations:
         residents = [state for state in engine.residency.states().values() if isinstance(state, Resident)]
         metrics.queue_depth.replace({(one.spec.id,): len(one.scheduler) for one in residents})
         metrics.queued_tokens.replace({(): engine.queued_tokens})
-        metrics.loaded.replace({(one.spec.id, self.device): 1 for one in residents})
-        metrics.memory.replace({(one.spec.id, self.device): one.model.memory_bytes for one in residents})
+        metrics.loaded.replace({(one.spec.id, self.identity.device): 1 for one in residents})
+        metrics.memory.replace({(one.spec.id, self.identity.device): one.model.memory_bytes for one in residents})
         metrics.load_seconds.replace({(one.spec.id,): one.load_s for one in residents})
         metrics.load_failures.replace(
             {(str(model), kind): n for (model, kind), n in engine.residency.failures.copy().items()}

@@ -37,7 +37,7 @@ class Worker:
         self.offer = Offer(catalog, identity.bundle)
         self._auth = auth
         self._inference = Inference(engine, identity=identity, max_body_bytes=max_body_bytes)
-        self._operations = Operations(engine, drain, identity, device="cpu")
+        self._operations = Operations(engine, drain, identity)
         self._routes: Mapping[str, Callable[[Send], Awaitable[None]]] = {
             "/healthz": lambda send: send_text(send, 200, "ok"),
             "/readyz": self._readyz,
