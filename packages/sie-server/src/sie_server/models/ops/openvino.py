@@ -147,7 +147,7 @@ class Graph:
         inputs = plan.inputs()
         for index, name in enumerate(_NAMES):
             request.set_input_tensor(index, ov.Tensor(inputs[name], shared_memory=True))
-        request.infer()
+        request.infer(share_outputs=True)
         output: NDArray[np.float32] = request.get_output_tensor(0).data
         return output
 
