@@ -77,7 +77,7 @@ def test_every_verb_explains_itself(airgap: Run, verb: str) -> None:
 
 
 def test_the_journey_from_a_hub_to_a_bucket_and_a_registry(airgap: Run, hub: Fake, tmp_path: Path) -> None:
-    """Every verb once, as the runbook has them; then again, and nothing is left to do."""
+    """Every verb as the runbook has it; then mirror again, and nothing is left to do."""
     layout = write_images(tmp_path / "layout")
     source = ["--image-source", f"ghcr.io/superlinked=oci:{layout.folder}"]
     chart = Path(__file__).parents[3] / "charts" / "sie-cluster"
@@ -98,8 +98,6 @@ def test_the_journey_from_a_hub_to_a_bucket_and_a_registry(airgap: Run, hub: Fak
             assert code == 0, (words, err)
             assert out
 
-        code, _, err = airgap(*locking, "--check")
-        assert code == 0, err
         code, out, _ = airgap("mirror", "images", place, "--from", "media", "--dry-run")
         assert (code, out.split(" ")[0]) == (0, "0")
         code, out, _ = airgap("mirror", "weights", f"file://{tmp_path}/bucket", "--from", "media", "--output", "json")
