@@ -203,3 +203,14 @@ def test_version_in_documents_is_the_charts(pages, root):
     assert {tag for page in pages.values() for tag in re.findall(r"sie-\w+:(v[0-9.]+)", page.text)} == {
         chart["appVersion"]
     }
+
+
+def test_every_line_that_the_demo_prints_is_explained_and_no_other(pages, root):
+    modules = (root / "packages/sie-testing/src/sie_testing/demo").glob("*.py")
+    source = "\n".join(module.read_text(encoding="utf-8") for module in modules)
+    printed = set(re.findall(r'screen\.(?:step|line)\(\s*"([^"]+)"', source))
+    cells = re.findall(r"^\| (`.+?`) \|", pages["docs/tutorial/air-gap.md"].text, re.MULTILINE)
+    explained = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+    assert printed - explained == set()
+    assert [name for name in sorted(explained) if f'"{name}"' not in source] == []
