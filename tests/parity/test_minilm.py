@@ -48,15 +48,6 @@ ALPHABETS = (
     "😀🎉🚀",
     ".,;:!?'-",
 )
-    "abcdefghijklmnopqrstuvwxyz",
-    "ÀÉÎÕÜßçñ",
-    "абвгдежз",
-    "中文字符日本",
-    "مرحباשלום",
-    "0123456789",
-    "😀🎉🚀",
-    ".,;:!?'-",
-)
 
 
 def mixed_texts(count: int, seed: int = 0) -> list[str]:
