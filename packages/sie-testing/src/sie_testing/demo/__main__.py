@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -24,6 +25,9 @@ def main() -> int:
     given = _arguments()
     folder = Folder(given.work.resolve())
     screen = Screen(folder.transcript)
+    if given.keep:
+        # Ctrl-C is for the rehearsal, which then ends in good order; we go on to the summary.
+        signal.signal(signal.SIGINT, lambda *_: None)
     try:
         return _far(screen, folder, keep=given.keep) if given.far else _whole(screen, folder, keep=given.keep)
     except DemoFailed as error:
