@@ -38,10 +38,12 @@ test: setup ## the tests
 check: setup ## format, lint, types, import contracts, generated files, the wheels alone
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && echo "ruff: clean"
 	@$(BIN)/mypy $(SOURCES) tools bench
-	@$(BIN)/lint-imports
+	@$(BIN)/python tools/types_of_tests.py
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python tools/unasync.py --check
 	@$(BIN)/python tools/schema.py --check
 	@$(BIN)/python tools/reference.py --check
+	@$(BIN)/python tools/wheels.py
 
 .PHONY: fix
 fix: setup ## format, and write the generated files anew
