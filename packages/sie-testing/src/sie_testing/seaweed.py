@@ -25,6 +25,8 @@ from sie_testing import parts
 ACCESS_KEY, SECRET_KEY = "demo-access", "demo-secret"
 _GRPC_OFFSET = 10_000
 _READY_TIMEOUT_S = 60.0
+_FIRST_WRITES = 8
+"""Any of the first writes into a new bucket may wait 5 s for its volume to be announced; these do the waiting."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,8 @@ def running(folder: Path, *, ip: str = "127.0.0.1") -> Iterator[Seaweed]:
 def _make_and_try(client: Any, bucket: str) -> None:
     with suppress(client.exceptions.BucketAlreadyExists, client.exceptions.BucketAlreadyOwnedByYou):
         client.create_bucket(Bucket=bucket)
-    client.put_object(Bucket=bucket, Key=".ready", Body=b"")
+    for _ in range(_FIRST_WRITES):
+        client.put_object(Bucket=bucket, Key=".ready", Body=b"ready")
     client.delete_object(Bucket=bucket, Key=".ready")
 
 

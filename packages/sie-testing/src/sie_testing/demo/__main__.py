@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from sie_testing import parts
 from sie_testing.demo import connected, far
 from sie_testing.demo.stage import BIN, MODEL, DemoFailed, Folder, Screen
 
+_ARRIVED = "arrived\n"
 WORK = connected.CHECKOUT / ".demo"
 _PARTS = "the parts of the demo (real weights, Helm, SeaweedFS) are fetched once and checked by digest"
 
@@ -32,7 +35,7 @@ def main() -> int:
         return _far(screen, folder, keep=given.keep) if given.far else _whole(screen, folder, keep=given.keep)
     except DemoFailed as error:
         print(f"\nerror: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code
     except KeyboardInterrupt:
         return 130
 
@@ -52,38 +55,34 @@ def _whole(screen: Screen, folder: Folder, *, keep: bool) -> int:
     began_s = time.monotonic()
     shutil.rmtree(folder.root, ignore_errors=True)
     folder.root.mkdir(parents=True)
-    connected.run(screen, folder)
-    code = _cross(folder, keep=keep)
+    with _far_side(folder, keep=keep) as far_side:
+        connected.run(screen, folder)
+        far_side.communicate(_ARRIVED)
     report = folder.root / "report.json"
     if report.exists():
         _summarise(screen, folder, json.loads(report.read_text()), seconds=time.monotonic() - began_s)
-    return code
+    return far_side.returncode
 
 
-def _cross(folder: Folder, *, keep: bool) -> int:
-    """The far side in a process of its own, behind which there is no network."""
+@contextmanager
+def _far_side(folder: Folder, *, keep: bool) -> Iterator["subprocess.Popen[str]"]:
+    """The far side in a process of its own, behind which there is no network; it waits until the media arrive."""
     argv = [str(BIN / "sie-airgap"), "far-side", "--address", f"{far.ADDRESS}/24", "--"]
-    argv += [
-        sys.executable,
-        "-m",
-        "sie_testing.demo",
-        "--far",
-        "--work",
-        str(folder.root),
-        *(["--keep"] if keep else []),
-    ]
-    relay = ["127.0.0.1:8080", f"unix:{folder.socket}"]
-    if not keep:
-        return subprocess.run(argv, check=False).returncode
-    with subprocess.Popen([sys.executable, "-m", "sie_airgap.relay", *relay], stdout=subprocess.DEVNULL) as outside:
-        try:
-            return subprocess.run(argv, check=False).returncode
-        finally:
-            outside.terminate()
+    argv += [sys.executable, "-m", "sie_testing.demo", "--far", "--work", str(folder.root)]
+    argv += ["--keep"] if keep else []
+    relay = [sys.executable, "-m", "sie_airgap.relay", "127.0.0.1:8080", f"unix:{folder.socket}"]
+    with ExitStack() as stack:
+        if keep:
+            outside = stack.enter_context(subprocess.Popen(relay, stdout=subprocess.DEVNULL))
+            stack.callback(outside.terminate)
+        # Leaving the block closes its standard input: where nothing arrives, it ends.
+        yield stack.enter_context(subprocess.Popen(argv, stdin=subprocess.PIPE, text=True))
 
 
 def _far(screen: Screen, folder: Folder, *, keep: bool) -> int:
-    facts = far.run(screen, folder, keep=keep)
+    facts = far.run(screen, folder, keep=keep, arrived=lambda: sys.stdin.readline() == _ARRIVED)
+    if facts is None:
+        return 1
     (folder.root / "report.json").write_text(json.dumps(facts))
     return 0
 

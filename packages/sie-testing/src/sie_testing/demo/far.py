@@ -7,6 +7,7 @@ import base64
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,13 @@ _REHEARSAL = "the chart's own commands, environment, volumes and probes, each po
 _USER, _PASSWORD = "operator", "demo-password"
 
 
-def run(screen: Screen, folder: Folder, *, keep: bool) -> dict[str, Any]:
-    """Steps 2 to 5 of the guide; what the rehearsal reported."""
+def run(screen: Screen, folder: Folder, *, keep: bool, arrived: Callable[[], bool]) -> dict[str, Any] | None:
+    """Steps 2 to 5 of the guide; what the rehearsal reported.
+
+    Args:
+        arrived: waits for the media, while bucket and registry, which are there before anything is carried, start.
+            False when they will not come.
+    """
     side = folder.root / "far"
     side.mkdir()
     airgap = str(BIN / "sie-airgap")
@@ -33,10 +39,12 @@ def run(screen: Screen, folder: Folder, *, keep: bool) -> dict[str, Any]:
         bucket = stack.enter_context(seaweed.running(side, ip=ADDRESS))
         registry = _start_registry(stack, side)
         _write_logins(side, registry)
+        bucket.make_bucket("sie-models-private")
+        if not arrived():
+            return None
         screen.title(f"Far side, no network: a bucket (SeaweedFS) at {bucket.endpoint}, a registry at {registry}")
         screen.step("verify", [airgap, "verify", str(folder.archive)], cwd=side)
         screen.step("unpack", [airgap, "unpack", str(folder.archive)], cwd=side)
-        bucket.make_bucket("sie-models-private")
         env = _credentials(side)
         endpoint = ["--endpoint", bucket.endpoint, "--region", "us-east-1"]
         screen.step("mirror weights", [airgap, "mirror", "weights", BUCKET, *endpoint], env=env, cwd=side)

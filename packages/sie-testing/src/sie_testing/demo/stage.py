@@ -24,7 +24,11 @@ _DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 
 
 class DemoFailed(Exception):
-    """A step did not do what it should; the message has what it printed."""
+    """A step did not do what it should; the message has what it printed, the exit code is the command's own."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ class Screen:
         said += errors or ""
         self._keep(argv, output, said)
         if process.returncode != 0:
-            raise DemoFailed(f"{shlex.join(argv)}\nended with {process.returncode}\n{output}{said}".rstrip())
+            said = f"{shlex.join(argv)}\nended with {process.returncode}\n{output}{said}"
+            raise DemoFailed(said.rstrip(), exit_code=process.returncode)
         if not relayed:
             self.line(name, what or output.strip().splitlines()[-1], time.monotonic() - began_s)
         return output
