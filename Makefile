@@ -62,8 +62,8 @@ parity: setup $(PARITY_READY) ## ours beside transformers and sentence-transform
 	@$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity $(ARGS)
 
 .PHONY: gap
-gap: setup ## the real hub clients of several versions, which pip installs once
-	@$(BIN)/pytest -m hub_versions packages/sie-testing $(ARGS)
+gap: setup ## the real hub clients of several versions and the published client of v0.3.1, installed once
+	@$(BIN)/pytest -m "hub_versions or published_client" packages/sie-testing tests/contract $(ARGS)
 
 .PHONY: bench
 bench: setup $(PARITY_READY) ## speed and memory beside the peers, as ratios of one run

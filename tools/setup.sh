@@ -102,6 +102,9 @@ lock() { # BIN
     words+=(--custom-compile-command "make lock")
     "$1/uv" pip compile requirements/bootstrap.in "${words[@]}" -o requirements/bootstrap.txt
     "$1/uv" pip compile requirements/dev.in "${words[@]}" --override requirements/overrides.txt -o requirements/dev.txt
+    "$1/uv" pip compile requirements/published-client.in --python-version 3.12 --generate-hashes -q \
+        --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+        -o requirements/published-client.txt
     "$1/uv" pip compile requirements/parity.in "${words[@]}" --override requirements/overrides-parity.txt \
         -c requirements/dev.txt -o requirements/parity.txt
 }
