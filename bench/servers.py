@@ -88,9 +88,9 @@ NGINX = """
 daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log stderr error;
 events {{ worker_connections 512; }}
 http {{
-  access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+  access_log off; keepalive_requests 100000000; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
   fastcgi_temp_path {folder}/f; uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s;
-  upstream stub {{ server 127.0.0.1:{worker_port}; keepalive 64; }}
+  upstream stub {{ server 127.0.0.1:{worker_port}; keepalive 64; keepalive_requests 100000000; }}
   server {{
     listen 127.0.0.1:{port}; client_max_body_size 64m;
     location / {{ proxy_pass http://stub; proxy_http_version 1.1; proxy_set_header Connection ""; }}
