@@ -47,6 +47,7 @@ KINDS: Final[Mapping[str, ErrorKind]] = {
         _kind("CONFLICT", 409, "The request contradicts what is already there."),
         _kind("BODY_TOO_LARGE", 413, "The body is over the limit; nothing of it was kept."),
         _kind("UNSUPPORTED_MEDIA_TYPE", 415, "The body is in a format this route does not read."),
+        _kind("HEADERS_TOO_LARGE", 431, "The request's headers are over the limit; nothing of it was kept."),
         _kind("INFERENCE_ERROR", 500, "The model failed on this input."),
         _kind("INTERNAL_ERROR", 500, "A bug of ours."),
         _kind("NOT_IMPLEMENTED", 501, "The route is part of the interface and this version does not serve it yet."),

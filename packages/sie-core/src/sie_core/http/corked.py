@@ -8,14 +8,14 @@ loses no time, since nothing else is done before.
 import asyncio
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from sie_core.http.guarded import GuardedProtocol
 
 AT_ONCE_BYTES = 64 << 10
 """Above this, joining would copy more than a system call costs."""
 
 
-class CorkedProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol, on a transport that collects writes."""
+class CorkedProtocol(GuardedProtocol):
+    """The HTTP protocol, on a transport that collects writes."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn declares it
         super().connection_made(CorkedTransport(transport, self.loop))

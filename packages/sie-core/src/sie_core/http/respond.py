@@ -82,7 +82,8 @@ async def read_body(scope: Scope, receive: Receive, *, limit_bytes: int) -> byte
 
     Raises:
         ApiError: `BODY_TOO_LARGE`, by the announced length before a byte is read, and for a body sent in
-            chunks as soon as it grows over the limit; `INVALID_INPUT` for a length that is no number.
+            chunks as soon as it grows over the limit; `INVALID_INPUT` for a length that is no number, and for a
+            body that was compressed for the way here (`Transfer-Encoding: gzip, chunked`).
         CallerGone: the caller hung up first.
     """
     announced = announced_length(scope)
@@ -113,6 +114,9 @@ def announced_length(scope: Scope) -> int | None:
     """`Content-Length` in bytes; None for a body in chunks, or no body."""
     text = header(scope["headers"], b"content-length")
     if text is None:
+        coding = header(scope["headers"], b"transfer-encoding")
+        if coding is not None and coding.strip().lower() != "chunked":
+            raise ApiError("INVALID_INPUT", f"`Transfer-Encoding` is `{coding}`, want `chunked`")
         return None
     if not (text.isascii() and text.isdigit()):
         raise ApiError("INVALID_INPUT", f"`Content-Length` is `{text}`, want a number of bytes")

@@ -13,6 +13,7 @@ SIGINT (a person at a terminal) skips the lingering; a second signal of either k
 
 import asyncio
 import contextlib
+import errno
 import logging
 import signal
 import socket
@@ -23,8 +24,9 @@ import uvicorn
 import uvloop
 
 from sie_core.errors import ApiError
-from sie_core.http.asgi import App, Message, Receive, Scope, Send
+from sie_core.http.asgi import App, Message, Receive, Scope, Send, header
 from sie_core.http.corked import CorkedProtocol
+from sie_core.http.guarded import READ_OUT_S
 from sie_core.http.respond import request_id, send_error
 
 DRAIN_S = 25.0
@@ -35,9 +37,6 @@ LINGER_S = 1.5
 
 KEEP_ALIVE_S = 75
 """Longer than any client of ours keeps a connection, so that none sends on one that is just being closed."""
-
-READ_OUT_S = 2.0
-"""The longest that a caller whose body was refused is still listened to."""
 
 _OPERATIONAL = frozenset({"/healthz", "/readyz", "/health", "/heartbeat", "/metrics"})
 """Answered to the end and not waited for: a probe must not keep a process alive."""
@@ -138,6 +137,8 @@ def run(
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening TCP socket; `::` takes IPv4 as well, so that one setting fits every cluster."""
+    if not 0 <= port <= 65535:
+        raise OSError(errno.EINVAL, f"cannot listen on {host}:{port}: a port is a number from 0 to 65535")
     is_v6 = ":" in host
     try:
         return socket.create_server(
@@ -173,8 +174,13 @@ async def serve(
         url = base_url(listener)
         serving = asyncio.create_task(server.serve(sockets=[listener]))
         ending = asyncio.create_task(drain.over(drain_s=drain_s, linger_s=linger_s))
+        serving.add_done_callback(lambda _: server.listening.set())
         with _handlers(drain) if signals else contextlib.nullcontext():
             await server.listening.wait()
+            if serving.done():
+                ending.cancel()
+                await serving
+                return
             logger.info("listening", extra={"fields": {"url": url}})
             if on_listening is not None:
                 on_listening(url)
@@ -246,21 +252,21 @@ def _counting(app: App, drain: Drain) -> App:
     """The app with its calls counted, and refused once the process takes no more."""
 
     async def counted(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in _OPERATIONAL:
-            await app(scope, receive, send)
-            return
-        if drain.refusing:
+        is_counted = scope["path"] not in _OPERATIONAL
+        if is_counted and drain.refusing:
             error = ApiError("SHUTTING_DOWN", "this process is stopping and takes no new calls")
             await send_error(send, error, request_id=request_id(scope), headers=[(b"connection", b"close")])
             return
-        drain.enter()
-        sending = _reading_out(receive, send)
+        line = _Line(scope, receive, send, is_last=is_counted and drain.begun)
+        if is_counted:
+            drain.enter()
         try:
-            await app(scope, receive, _closing(sending) if drain.begun else sending)
+            await app(scope, line.receive, line.send)
         except Exception:
             await _answer_bug(scope, send)
         finally:
-            drain.leave()
+            if is_counted:
+                drain.leave()
 
     return counted
 
@@ -274,36 +280,40 @@ async def _answer_bug(scope: Scope, send: Send) -> None:
         await send_error(send, error, request_id=id_)
 
 
-def _reading_out(receive: Receive, send: Send) -> Send:
-    """After a 413, throws away what the caller is still sending before the connection is closed.
+class _Line:
+    """A caller's line during one call: what must happen on it when the answer comes before the body was read.
 
-    Closed with bytes unread, a connection is reset, and a caller that sends all before it reads (asyncio's do)
-    sees the reset and not the answer. The answer itself goes out first.
+    - After a 413 what the caller is still sending is thrown away for a while, before the connection is closed: see
+      `READ_OUT_S`. The answer itself goes out first.
+    - A caller that asked whether to send its body at all (`Expect: 100-continue`) and is told no may send something
+      else next, which would be taken for that body: the connection is closed.
+
+    Args:
+        is_last: callers on kept connections are told to go elsewhere next time.
     """
-    refused = False
 
-    async def sending(message: Message) -> None:
-        nonlocal refused
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, is_last: bool) -> None:
+        self._scope, self._receive, self._send = scope, receive, send
+        self._is_last = is_last
+        self._was_asked = self._is_read = self._reads_out = False
+
+    async def receive(self) -> Message:
+        self._was_asked = True
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._is_read = True
+        return message
+
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            refused = message["status"] == 413
-        elif refused and not message.get("more_body", False):
-            await send({**message, "more_body": True})
+            self._reads_out = message["status"] == 413 and not self._is_read
+            if self._is_last or (not self._was_asked and header(self._scope["headers"], b"expect") is not None):
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        elif self._reads_out and not message.get("more_body", False):
+            await self._send({**message, "more_body": True})
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(READ_OUT_S):
-                    while (await receive()).get("more_body", False):
+                    while (await self._receive()).get("more_body", False):
                         pass
             message = {"type": "http.response.body", "body": b"", "more_body": False}
-        await send(message)
-
-    return sending
-
-
-def _closing(send: Send) -> Send:
-    """Tells callers on kept connections to go elsewhere next time."""
-
-    async def closing(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-        await send(message)
-
-    return closing
+        await self._send(message)
