@@ -108,10 +108,10 @@ class GuardedProtocol(HttpToolsProtocol):
     def _may_answer(self) -> bool:
         """Whether no other answer has begun or is owed first: two on one line would be taken for one another."""
         if self.cycle is None:
-            return True
-        return (
-            not self.pipeline and not self.cycle.response_started if self._is_in_body else self.cycle.response_complete
-        )
+            return True  # type: ignore[unreachable]  # it is so before the first request
+        if self._is_in_body:
+            return not self.cycle.response_started and not self.pipeline
+        return self.cycle.response_complete
 
     def _answer(self, error: ApiError) -> bytes:
         body = to_json(error.body())
