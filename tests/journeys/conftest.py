@@ -79,8 +79,7 @@ class FarSide:
     def inside(self, words: Sequence[str]) -> list[str]:
         """The words that run a command there."""
         user = [] if os.geteuid() == 0 else [f"--user=/proc/{self.pid}/ns/user", "--preserve-credentials"]
-        spaces = [f"--net=/proc/{self.pid}/ns/net", f"--mount=/proc/{self.pid}/ns/mnt"]
-        return [tool("nsenter"), *user, *spaces, "--", *words]
+        return [tool("nsenter"), *user, f"--net=/proc/{self.pid}/ns/net", "--", *words]
 
     def run(self, words: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
         return run(self.inside(words), cwd=cwd, env=env)

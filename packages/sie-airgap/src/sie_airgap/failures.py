@@ -44,6 +44,12 @@ class Differs(Failure):
     exit_code = 9
 
 
+class EgressSeen(Failure):
+    """Something tried to leave."""
+
+    exit_code = 11
+
+
 class Partial(Failure):
     """Part of the work is done; the same command goes on from there."""
 
@@ -51,7 +57,7 @@ class Partial(Failure):
 
 
 Expected = Failure | TransferError | TrustError
-_GRAVEST_FIRST = (3, 8, 9, 7, 6, 4, 5, 10)
+_GRAVEST_FIRST = (3, 11, 8, 9, 7, 6, 4, 5, 10)
 
 
 class Several(Failure):

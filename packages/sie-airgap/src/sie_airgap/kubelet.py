@@ -19,7 +19,7 @@ from subprocess import Popen
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
-from sie_airgap.failures import Failure, Incomplete, Misused
+from sie_airgap.failures import Failure, Misused
 from sie_airgap.netns import Attempts, Bridge, Namespace, PodNamespace, find_bridge
 from sie_airgap.pod_roots import ETC_FILES, FILES, VOLUMES, root_script, volumes_script
 from sie_airgap.pods import Cluster, Container, Objects, Pod, Probe, hosts_file, read
@@ -28,7 +28,10 @@ CLIENT = "client"
 _FIRST_HOST = 10
 _POLL_S = 0.05
 _TAIL_LINES = 15
-_REFUSED = re.compile(r"\b(403|404)\b")
+_REFUSED = re.compile(r"^error: .*\b(403|404)\b", re.MULTILINE)
+"""Errors only: sizes in a progress line may be 403 MB as well."""
+_WAITS = re.compile(r"^looking again in .*\(exit code (\d+)\)$", re.MULTILINE)
+"""What our init container says when only a person can help; it would wait for one for ever."""
 
 
 class NotReady(Failure):
@@ -37,10 +40,12 @@ class NotReady(Failure):
     exit_code = 5
 
 
-class Denied(Failure):
-    """An init container was told by the bucket that it may not read."""
+class InitFailed(Failure):
+    """An init container reported what does not pass by itself; the exit code is that of its kind."""
 
-    exit_code = 6
+    def __init__(self, message: str, *, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,7 @@ class Kubelet:
         """Run each init container to its end.
 
         Raises:
-            Denied, Incomplete: it reported a 403 or a 404; the message has what it said.
+            InitFailed: it reported a 403 (6) or a 404 (4), or waits for a person; the message has what it said.
             NotReady: it failed, or did not end in time.
         """
         for container in pod.init:
@@ -346,11 +351,12 @@ def _answers(address: str, probe: Probe) -> bool:
 
 
 def _raise_refused(pod: Pod, container: Container, said: str) -> None:
-    refused = _REFUSED.search(said)
-    if refused is None:
-        return
-    kind = Denied if refused[1] == "403" else Incomplete
-    raise kind(f"init container `{container.name}` of {pod.workload} reports {refused[1]}\n{_tail(said)}")
+    who = f"init container `{container.name}` of {pod.workload}"
+    if refused := _REFUSED.search(said):
+        code = 6 if refused[1] == "403" else 4
+        raise InitFailed(f"{who} reports {refused[1]}\n{_tail(said)}", exit_code=code)
+    if waits := _WAITS.search(said):
+        raise InitFailed(f"{who} cannot go on\n{_tail(said)}", exit_code=int(waits[1]))
 
 
 def _tail(said: str) -> str:

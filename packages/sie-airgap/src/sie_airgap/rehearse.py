@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sie_airgap import helm
-from sie_airgap.failures import Failure, Incomplete, Misused
+from sie_airgap.failures import EgressSeen, Failure, Incomplete, Misused, raise_all
 from sie_airgap.kubelet import Count, Endpoint, Kubelet, bridge_of, read_cluster
 from sie_airgap.netns import Bridge, Namespace, NamespaceError, missing_tools
 from sie_airgap.pods import Cluster, Objects, Service
@@ -118,7 +118,8 @@ def stage(release: Release, say: Say, *, init_timeout_s: float, folders: Sequenc
 
     Raises:
         NotCounted: no namespaces at all can be had here.
-        Failure: from rendering, from the manifests, or from a pod that does not become Ready.
+        Failure: from rendering, from the manifests, from a pod that does not become Ready, or from the block;
+            with it, first, the attempts to leave that were counted until then.
     """
     with _timed(say, "render") as told:
         objects = render(release)
@@ -132,9 +133,12 @@ def stage(release: Release, say: Say, *, init_timeout_s: float, folders: Sequenc
         try:
             _bring_up(kubelet, cluster, say, init_timeout_s=init_timeout_s)
             kubelet.up_client(gateway.name, PORT, folders=folders)
+            yield Stage(kubelet=kubelet, gateway=gateway)
         except NamespaceError as error:
             raise NotCounted(f"egress: not counted ({error})") from error
-        yield Stage(kubelet=kubelet, gateway=gateway)
+        except Failure as error:
+            # Whatever failed may have failed because it could not leave: that is what must be put right.
+            raise_all([*egress(kubelet.counts() if counted else ()), error])
 
 
 def call(on: Stage, wanted: Call, say: Say) -> Report:
@@ -161,6 +165,16 @@ def call(on: Stage, wanted: Call, say: Say) -> Report:
         not_counted="" if counted else "the namespace of this command does not count: `sie-airgap far-side` makes one",
         not_honoured=on.kubelet.cluster.not_honoured,
     )
+
+
+def egress(counts: Sequence[Count]) -> list[EgressSeen]:
+    """The finding that something tried to leave, if so: where, and for what."""
+    seen = [each for each in counts if each.attempts.total]
+    if not seen:
+        return []
+    total = sum(each.attempts.total for each in seen)
+    told = "; ".join(f"{each.name}: {attempts_text(each)}" for each in seen)
+    return [EgressSeen(f"{total} attempts to leave were counted, in {told}")]
 
 
 def render(release: Release) -> list[Any]:

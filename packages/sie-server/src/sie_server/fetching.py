@@ -77,7 +77,8 @@ def _until_it_works(action: Callable[[], None], sources: Sources, sleep: Callabl
             complain(str(error), error.hint)
             if sources.cluster is None:
                 return error.exit_code
-            _say(f"looking again in {PROBE_S:.0f} s")
+            # `sie-airgap rehearse` reads this line and its code: in a rehearsal nobody will put anything right.
+            _say(f"looking again in {PROBE_S:.0f} s, until somebody has put it right (exit code {error.exit_code})")
             sleep(PROBE_S)
         else:
             return 0
