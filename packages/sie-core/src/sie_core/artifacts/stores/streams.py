@@ -5,13 +5,13 @@ store which makes a file visible when the stream ends never shows a wrong one. `
 stream whose failures are those of `artifacts.errors`.
 """
 
-import hashlib
 import io
 from collections.abc import Callable
 from typing import BinaryIO
 
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest
 from sie_core.artifacts.errors import TransferError, TrustError
+from sie_core.artifacts.hashing import Hashing
 
 
 class Declared(io.RawIOBase):
@@ -26,7 +26,7 @@ class Declared(io.RawIOBase):
         self._size_bytes = size_bytes
         self._digest = digest
         self._where = where
-        self._running = hashlib.sha256()
+        self._running = Hashing()
         self._is_checked = False
 
     def readable(self) -> bool:
@@ -55,7 +55,7 @@ class Declared(io.RawIOBase):
         """At the end of the data, before the caller has the last of it."""
         beyond = len(self._data.read(1)) if not self._left_bytes else 0
         have_bytes = self._size_bytes - self._left_bytes
-        digest = Digest("sha256:" + self._running.hexdigest())
+        digest = self._running.digest
         if beyond or have_bytes != self._size_bytes or digest != self._digest:
             more = " or more" if beyond else ""
             raise not_as_declared(self._where, self._digest, self._size_bytes, digest, f"{have_bytes + beyond:,}{more}")
