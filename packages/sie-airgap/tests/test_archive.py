@@ -5,13 +5,15 @@ import subprocess
 import tarfile
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from sie_airgap.archive import pack, plan_archive
-from sie_airgap.blobs import BlobFolder, lock_of
+from sie_airgap.archive import pack, plan_archive, present_volumes, volume_head
+from sie_airgap.archive_plan import Member, Volume
+from sie_airgap.blobs import BlobFolder, held, lock_of
 from sie_airgap.contents import contents
 from sie_airgap.failures import Drift, Incomplete, Partial, Several
-from sie_airgap.media import read_media
+from sie_airgap.media import Unreadable, read_index, read_media
 from sie_airgap.progress import Silent
 from sie_airgap.unpack import unpack
 from sie_airgap.verify import verify_media, verify_store
@@ -50,6 +52,22 @@ def flip(path: Path, at: int) -> None:
         file.write(bytes([byte[0] ^ 1]))
 
 
+def with_index(path: Path, **changed: object) -> None:
+    """Change what a volume says of itself, in place, as somebody would who wants not to be noticed."""
+    index = read_index(path)
+    assert index is not None
+    with path.open("r+b") as file:
+        file.write(volume_head(msgspec.structs.replace(index, **changed)))
+
+
+def forged(index: Volume, altered: Member, path: Path) -> tuple[Member, ...]:
+    """The members with the digest that one of them really has now."""
+    with path.open("rb") as file:
+        file.seek(altered.offset)
+        have = digest_of(file.read(altered.size_bytes))
+    return tuple(msgspec.structs.replace(one, digest=have) if one == altered else one for one in index.members)
+
+
 def placed(folder: Path, path: str, model: str) -> tuple[Path, int]:
     """A volume that holds bytes of that file, and where one of them stands."""
     digest = digest_of(FILES[model][path])
@@ -70,7 +88,7 @@ def test_what_was_packed_comes_out_again(archive: Path, lock: Lock, far: BlobFol
 
     assert lock_of(far) == lock
     assert verify_store(lock, far, progress=Silent()) == []
-    assert {far.path(digest).read_bytes() for digest in far.digests()} >= set(FILES["org/large"].values())
+    assert {path.read_bytes() for path in (far.root / "blobs/sha256").iterdir()} >= set(FILES["org/large"].values())
 
 
 def test_two_packs_are_the_same_bytes(tmp_path: Path, archive: Path, lock: Lock, store: BlobFolder) -> None:
@@ -166,6 +184,67 @@ def test_a_damaged_part_is_named_and_taken_from_a_second_copy(archive: Path, tmp
     assert verify_store(lock_of(far), far, progress=Silent()) == []
 
 
+def test_a_damaged_second_copy_does_not_replace_a_sound_first(archive: Path, tmp_path: Path, far: BlobFolder) -> None:
+    path, offset = placed(archive, "model.safetensors", "org/large")
+    shutil.copytree(archive, tmp_path / "copy")
+    flip(tmp_path / "copy" / path.name, offset + 5)
+
+    unpack(read_media([archive, tmp_path / "copy"]), far, progress=Silent())
+    assert verify_store(lock_of(far), far, progress=Silent()) == []
+
+
+def test_a_part_that_was_altered_together_with_its_index_is_not_what_was_locked(archive: Path) -> None:
+    """The lock alone is the anchor: whoever can write the medium can write indexes and sums, too."""
+    path, offset = placed(archive, "model.safetensors", "org/large")
+    flip(path, offset)
+    index = read_index(path)
+    assert index is not None
+    with_index(path, members=forged(index, next(one for one in index.members if one.offset == offset), path))
+    (archive / "SHA256SUMS").unlink()
+
+    (finding,) = verify_media(read_media([archive]), progress=Silent())
+    assert "`model.safetensors` of `org/large`, put together from its parts, is not what was locked" in str(finding)
+
+
+def test_a_whole_file_that_was_altered_together_with_its_index_is_refused(archive: Path) -> None:
+    path, offset = placed(archive, "sub/vocab.txt", "org/small")
+    flip(path, offset)
+    index = read_index(path)
+    assert index is not None
+    with_index(path, members=forged(index, next(one for one in index.members if one.offset == offset), path))
+
+    (refused,) = read_media([archive]).refused
+    assert path.name in str(refused)
+    assert "is said to be" in str(refused)
+
+
+def test_an_index_cannot_pass_one_lock_off_as_another(archive: Path) -> None:
+    """What `inspect` prints is read aloud to whoever packed: it must be the digest of the lock that is used."""
+    for path in volumes(archive):
+        with_index(path, lock=digest_of(b"the lock that was announced"))
+
+    with pytest.raises(Incomplete, match="no volume holds the lock"):
+        read_media([archive])
+
+
+def test_a_medium_that_was_taken_out_is_named_and_costs_nothing_but_itself(archive: Path, far: BlobFolder) -> None:
+    path, _ = placed(archive, "sub/vocab.txt", "org/small")
+    media = read_media([archive])
+    path.rename(path.with_suffix(".gone"))
+
+    (finding,) = verify_media(media, progress=Silent())
+    assert isinstance(finding, Unreadable)
+    assert f"{path} cannot be read: No such file or directory" in str(finding)
+    with pytest.raises((Unreadable, Several)), media.open(digest_of(FILES["org/small"]["sub/vocab.txt"])) as stream:
+        stream.read()
+    with pytest.raises((Unreadable, Several)):
+        unpack(media, far, progress=Silent())
+
+    path.with_suffix(".gone").rename(path)
+    unpack(media, far, progress=Silent())
+    assert verify_store(media.lock, far, progress=Silent()) == []
+
+
 def test_volumes_may_come_one_at_a_time_in_any_order(archive: Path, far: BlobFolder, lock: Lock) -> None:
     *first, last = reversed(volumes(archive))
     for path in first:
@@ -253,6 +332,37 @@ def test_a_blob_altered_in_the_store_is_caught_while_packing(tmp_path: Path, loc
     with pytest.raises(TrustError, match=r"sub/vocab\.txt"):
         packed(lock, store, tmp_path / "archive")
     assert not list((tmp_path / "archive").glob("v*.tar"))[1:]
+
+
+def test_a_blob_altered_in_the_store_is_caught_though_it_is_cut_into_parts(
+    tmp_path: Path, lock: Lock, store: BlobFolder
+) -> None:
+    flip(store.path(digest_of(FILES["org/large"]["model.safetensors"])), 2_000_000)
+
+    with pytest.raises(TrustError, match=r"model\.safetensors"):
+        packed(lock, store, tmp_path / "archive")
+    assert not list((tmp_path / "archive").iterdir())
+
+
+def test_a_volume_that_is_too_short_is_not_counted_as_there(archive: Path, lock: Lock, store: BlobFolder) -> None:
+    cut = plan_archive(lock, store, name="sie-test-1", volume_bytes=VOLUME_BYTES)
+    assert present_volumes(cut, archive) == cut.volume_names
+    short = volumes(archive)[1]
+    with short.open("r+b") as file:
+        file.truncate(short.stat().st_size - 1)
+
+    assert set(cut.volume_names) - set(present_volumes(cut, archive)) == {short.name}
+
+
+def test_two_runs_do_not_write_into_one_place(archive: Path, lock: Lock, store: BlobFolder, far: BlobFolder) -> None:
+    with held(archive), held(far.root):
+        with pytest.raises(Partial, match="another sie-airgap is writing"):
+            packed(lock, store, archive)
+        with pytest.raises(Partial, match="another sie-airgap is writing"):
+            unpack(read_media([archive]), far, progress=Silent())
+
+    unpack(read_media([archive]), far, progress=Silent())
+    assert lock_of(far) == lock
 
 
 def test_an_older_archive_never_replaces_a_later_one(archive: Path, tmp_path: Path, far: BlobFolder) -> None:

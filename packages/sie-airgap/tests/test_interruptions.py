@@ -4,16 +4,19 @@ A child process runs the verb and stops in the middle, where it is killed with S
 """
 
 import json
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from io import BufferedReader, RawIOBase
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sie_airgap.archive import pack, plan_archive
-from sie_airgap.blobs import BlobFolder, lock_of
+from sie_airgap.blobs import BlobFolder, fill, lock_of, read_lock, write_lock
 from sie_airgap.media import read_media
 from sie_airgap.mirror import mirror_weights
 from sie_airgap.progress import Silent
@@ -21,10 +24,11 @@ from sie_airgap.snapshot import snapshot
 from sie_airgap.unpack import unpack
 from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_media, verify_store
 from sie_core.artifacts.digest import digest_of
+from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.lock import Lock
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.stores.open import open_store
-from sie_testing.carried import CHART, FILES, WHEEL, filled_store
+from sie_testing.carried import CHART, FILES, WHEEL, filled_store, make_lock
 from sie_testing.hub import Hub as Fake
 from sie_testing.hub import serving_hub
 
@@ -178,6 +182,49 @@ def test_what_a_killed_run_left_of_a_blob_is_checked_before_it_is_kept(
 
     unpack(read_media([tmp_path / "archive"]), far, progress=Silent())
     assert verify_store(lock, far, progress=Silent()) == []
+
+
+def test_a_source_that_does_not_end_fills_no_disk(tmp_path: Path) -> None:
+    """A registry may send what it likes: what is read is bounded by what was locked."""
+
+    class Endless(RawIOBase):
+        def readable(self) -> bool:
+            return True
+
+        def readinto(self, buffer: Any) -> int:
+            buffer[:] = bytes(len(buffer))
+            return len(buffer)
+
+    arrived: list[int] = []
+    store = BlobFolder(tmp_path)
+    with pytest.raises(TrustError, match="1,001 bytes"):
+        fill(
+            store,
+            digest_of(b"x" * 1000),
+            1000,
+            lambda start: BufferedReader(Endless()),
+            label="a layer",
+            where="a registry",
+            advance=arrived.append,
+        )
+    assert sum(arrived) == 1001
+    assert list((tmp_path / "incoming").iterdir()) == []
+
+
+def test_a_lock_stays_readable_when_writing_the_next_one_is_cut_short(tmp_path: Path, lock: Lock) -> None:
+    """In the way of the draft stands a folder, so that writing ends between the lock and the digest beside it."""
+    path = tmp_path / "airgap.lock"
+    write_lock(path, lock)
+    in_the_way = tmp_path / f".airgap.lock.{os.getpid()}"
+    in_the_way.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        write_lock(path, make_lock(FILES, serial=2))
+    assert read_lock(path) == lock
+
+    in_the_way.rmdir()
+    write_lock(path, make_lock(FILES, serial=2))
+    assert read_lock(path).serial == 2
+    assert subprocess.run(["sha256sum", "-c", "airgap.lock.sha256"], cwd=tmp_path, capture_output=True).returncode == 0
 
 
 def test_a_lock_is_written_whole_or_not_at_all(tmp_path: Path, lock: Lock) -> None:

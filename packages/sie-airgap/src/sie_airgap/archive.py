@@ -1,17 +1,18 @@
 """Cut what a lock names into volumes.
 
-`pack` lays the blobs out (`archive_plan`), then writes one volume after the other: under a hidden name until
-its last byte is on the disk, so that a volume that is there is whole. Every member is hashed while it is
-copied, against the lock. A run that was killed goes on inside the volume it was writing.
+`pack` lays the blobs out (`archive_plan`), reads those that are cut into parts once for the parts' digests, which
+stand at the head of a volume, then writes one volume after the other: under a hidden name until its last byte
+is on the disk, so that a volume that is there is whole. Every member is hashed while it is copied, against the
+lock. A run that was killed goes on inside the volume it was writing.
 
 Besides the volumes an archive has `SHA256SUMS` for `sha256sum -c`, and the runbook (`runbook`).
 """
 
-import hashlib
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import BinaryIO
 
@@ -32,13 +33,14 @@ from sie_airgap.archive_plan import (
     volume_name,
     with_offsets,
 )
-from sie_airgap.blobs import GOLDEN_NAME, Blobs, need_space, told_os_errors, write_atomically
+from sie_airgap.blobs import GOLDEN_NAME, Blobs, held, need_space, told_os_errors, write_atomically
 from sie_airgap.contents import Content, contents, labels
 from sie_airgap.failures import Drift, Incomplete
 from sie_airgap.progress import Progress, Task
 from sie_airgap.runbook import README_NAME, START_NAME, readme, start_script
-from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, digest_of_chunks, digest_of_stream, hex_of
+from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, digest_of_stream, hex_of
 from sie_core.artifacts.errors import TrustError
+from sie_core.artifacts.hashing import Hashing
 from sie_core.artifacts.lock import Lock, encode_lock
 
 SUMS_NAME = "SHA256SUMS"
@@ -62,6 +64,12 @@ class Cut:
     @property
     def size_bytes(self) -> int:
         return sum(piece.size_bytes for pieces in self.volumes for piece in pieces)
+
+    @property
+    def parts(self) -> tuple[Piece, ...]:
+        """The pieces of blobs that fit on no volume, each blob's together and in order."""
+        found = (piece for pieces in self.volumes for piece in pieces if piece.of > 1)
+        return tuple(sorted(found, key=lambda part: (part.blob, part.start)))
 
 
 def plan_archive(lock: Lock, source: Blobs, *, name: str, volume_bytes: int = UNLIMITED_BYTES) -> Cut:
@@ -134,15 +142,19 @@ def pack(cut: Cut, source: Blobs, folder: Path, *, progress: Progress) -> tuple[
         Drift: the folder holds volumes of another archive.
         TrustError: the store holds a blob that is not what the lock says.
         NoSpace, NoPermission: of the folder.
+        Partial: another run is writing there.
     """
-    with told_os_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    indexes = _indexes(cut, source, progress)
+    with held(folder):
+        return _packed(cut, source, folder, progress)
+
+
+def _packed(cut: Cut, source: Blobs, folder: Path, progress: Progress) -> tuple[Path, ...]:
+    names = labels(cut.lock)
+    indexes = _indexes(cut, _part_digests(cut, source, progress, names))
     todo = [index for index in indexes if not _is_there(folder / index.name, index)]
     _refuse_strangers(folder, cut, {index.name for index in todo})
     need_space(folder, sum(index.size_bytes for index in todo) - _started_bytes(folder))
     sums = _read_sums(folder)
-    names = labels(cut.lock)
     with progress.task("pack", sum(index.size_bytes for index in todo)) as task:
         for index in indexes:
             path = folder / index.name
@@ -159,31 +171,52 @@ def pack(cut: Cut, source: Blobs, folder: Path, *, progress: Progress) -> tuple[
 
 def present_volumes(cut: Cut, folder: Path) -> tuple[str, ...]:
     """The names of the volumes in `folder` that have the length they should; for a dry run."""
-    return tuple(name for name in cut.volume_names if (folder / name).is_file())
+    sized = _indexes(cut, {part: part.blob for part in cut.parts})  # digests are all of one length
+    return tuple(index.name for index in sized if _size_bytes(folder / index.name) == index.size_bytes)
 
 
-def _indexes(cut: Cut, source: Blobs, progress: Progress) -> list[Volume]:
-    """`VOLUME.json` of every volume; blobs that are cut into parts are read once for the parts' digests."""
-    parts = [piece for pieces in cut.volumes for piece in pieces if piece.of > 1]
+def _size_bytes(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def _part_digests(cut: Cut, source: Blobs, progress: Progress, names: Mapping[Digest, str]) -> dict[Piece, Digest]:
+    """Of every part; each blob is read once and held against the lock on the way. Raises `TrustError`."""
     digests: dict[Piece, Digest] = {}
-    if parts:
-        with progress.task("pack: hash parts", sum(part.size_bytes for part in parts)) as task:
-            for part in parts:
-                task.at(part.member_name)
-                with source.open(part.blob, start=part.start, length=part.size_bytes) as stream:
-                    digests[part] = digest_of_chunks(_told(stream, task))
+    if not cut.parts:
+        return digests
+    with progress.task("pack: hash parts", sum(part.size_bytes for part in cut.parts)) as task:
+        for blob, parts in groupby(cut.parts, key=lambda part: part.blob):
+            whole = Hashing()
+            with source.open(blob) as stream:
+                for part in parts:
+                    task.at(part.member_name)
+                    digests[part] = _passed(stream, part.size_bytes, whole, task)
+            if whole.digest != blob:
+                raise _altered(blob, f"`{blob}`", whole.digest, source, names)
+    return digests
+
+
+def _passed(stream: BinaryIO, size_bytes: int, whole: Hashing, task: Task) -> Digest:
+    """The digest of the next `size_bytes`, which `whole` is given, too."""
+    part = Hashing()
+    while left := size_bytes - part.size_bytes:
+        chunk = stream.read(min(CHUNK_BYTES, left))
+        if not chunk:
+            break  # the blob is shorter than it was: its digest tells
+        part.update(chunk)
+        whole.update(chunk)
+        task.advance(len(chunk))
+    return part.digest
+
+
+def _indexes(cut: Cut, parts: Mapping[Piece, Digest]) -> list[Volume]:
+    """`VOLUME.json` of every volume."""
     named = {file: digest_of(data) for file, data in cut.named.items()}
     empty = Volume(ARCHIVE_VERSION, cut.name, cut.lock_digest, 1, cut.volume_names, 0, named, ())
     return [
-        with_offsets(msgspec.structs.replace(empty, number=number), pieces, digests)
+        with_offsets(msgspec.structs.replace(empty, number=number), pieces, parts)
         for number, pieces in enumerate(cut.volumes, start=1)
     ]
-
-
-def _told(stream: BinaryIO, task: Task) -> Iterator[bytes]:
-    while chunk := stream.read(CHUNK_BYTES):
-        task.advance(len(chunk))
-        yield chunk
 
 
 def volume_head(index: Volume) -> bytes:
@@ -193,7 +226,7 @@ def volume_head(index: Volume) -> bytes:
 
 def _is_there(path: Path, index: Volume) -> bool:
     """Whether a volume of that name, length and index is there; what its members hold is for `verify`."""
-    if not path.is_file() or path.stat().st_size != index.size_bytes:
+    if _size_bytes(path) != index.size_bytes:
         return False
     head = volume_head(index)
     with path.open("rb") as file:
@@ -205,8 +238,8 @@ def _refuse_strangers(folder: Path, cut: Cut, todo: set[str]) -> None:
     for path in sorted(folder.glob("v[0-9][0-9][0-9][0-9].tar")):
         if path.name in todo or path.name not in cut.volume_names:
             raise Drift(
-                f"{path} is there and is no volume of this archive (lock {cut.lock_digest})",
-                hint="name an empty folder; nothing was overwritten",
+                f"{path} is there and is not what this archive has under that name (lock {cut.lock_digest})",
+                hint="nothing was overwritten; name an empty folder, or remove that file if it is a damaged volume",
             )
 
 
@@ -224,7 +257,7 @@ def _write_volume(
                 with _opened(member, cut, source) as stream:
                     have = writer.copy(stream)
                 if have != member.digest:
-                    raise _altered(member, have, source, names)
+                    raise _altered(member.blob, f"`{member.name}`", have, source, names, want=member.digest)
             writer.put(bytes(padding(member.size_bytes)))
         writer.put(bytes(2 * BLOCK_BYTES))
         file.truncate(writer.position)
@@ -244,12 +277,13 @@ def _opened(member: Member, cut: Cut, source: Blobs) -> BinaryIO:
     return source.open(member.blob, start=member.blob_offset, length=member.size_bytes)
 
 
-def _altered(member: Member, have: Digest, source: Blobs, names: Mapping[Digest, str]) -> TrustError:
-    label = names.get(member.blob, f"`{member.name}`")
+def _altered(
+    blob: Digest, name: str, have: Digest, source: Blobs, names: Mapping[Digest, str], *, want: Digest | None = None
+) -> TrustError:
     return TrustError(
-        f"{label} is not what was locked",
-        where=f"{source.where}/blobs/sha256/{hex_of(member.blob)}",
-        want=member.digest,
+        f"{names.get(blob, name)} is not what was locked",
+        where=f"{source.where}/blobs/sha256/{hex_of(blob)}",
+        want=want or blob,
         have=have,
         hint="remove that file and run `sie-airgap snapshot`: it is fetched again",
     )
@@ -261,46 +295,40 @@ class _Writer:
     def __init__(self, file: BinaryIO, task: Task) -> None:
         self._file, self._task = file, task
         self._there = os.fstat(file.fileno()).st_size
-        self._sum = hashlib.sha256()
-        self.position = 0
+        self._sum = Hashing()
+
+    @property
+    def position(self) -> int:
+        return self._sum.size_bytes
 
     @property
     def digest(self) -> Digest:
-        return Digest("sha256:" + self._sum.hexdigest())
+        return self._sum.digest
 
     def put(self, data: bytes) -> None:
+        self._sum.update(data)
         self._file.write(data)
-        self._passed(data)
+        self._task.advance(len(data))
 
     def keeps(self, member: Member) -> bool:
         """Whether the file already holds `member` here; if so it is passed over."""
         if self._there < self.position + member.size_bytes:
             return False
-        at, sum_before = self.position, self._sum.copy()
-        running, left = hashlib.sha256(), member.size_bytes
-        while left and (chunk := self._file.read(min(CHUNK_BYTES, left))):
-            running.update(chunk)
-            self._passed(chunk)
-            left -= len(chunk)
-        if "sha256:" + running.hexdigest() == member.digest:
+        before = self._sum.copy()
+        if _passed(self._file, member.size_bytes, self._sum, self._task) == member.digest:
             self._file.seek(self.position)
             return True
-        self._task.advance(at - self.position)
-        self.position, self._sum = at, sum_before
-        self._file.seek(at)
+        self._task.advance(before.size_bytes - self.position)
+        self._sum = before
+        self._file.seek(self.position)
         return False
 
     def copy(self, stream: BinaryIO) -> Digest:
-        running = hashlib.sha256()
+        running = Hashing()
         while chunk := stream.read(CHUNK_BYTES):
             running.update(chunk)
             self.put(chunk)
-        return Digest("sha256:" + running.hexdigest())
-
-    def _passed(self, data: bytes) -> None:
-        self._sum.update(data)
-        self.position += len(data)
-        self._task.advance(len(data))
+        return running.digest
 
 
 def _started_bytes(folder: Path) -> int:

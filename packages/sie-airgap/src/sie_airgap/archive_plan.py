@@ -253,6 +253,8 @@ def _check_member(member: Member, volume_bytes: int) -> None:
         raise ValueError(f"`{member.name}` ends at byte {end} of a volume of {volume_bytes}")
     if member.blob_offset + member.size_bytes > member.blob_size_bytes:
         raise ValueError(f"`{member.name}` goes beyond its blob of {member.blob_size_bytes} bytes")
+    if member.whole and member.digest != member.blob:
+        raise ValueError(f"`{member.name}` is said to be {member.blob} and to hold {member.digest}")
 
 
 def volume_name(number: int) -> str:

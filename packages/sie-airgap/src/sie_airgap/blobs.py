@@ -10,8 +10,9 @@ in `incoming/` and is taken up again by the next run. Nothing that is whole is e
 """
 
 import errno
-import hashlib
+import fcntl
 import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.failures import Incomplete
-from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, digest_of_chunks, hex_of, parse_digest
+from sie_airgap.failures import Incomplete, Partial
+from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, hex_of
 from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TrustError
+from sie_core.artifacts.hashing import Hashing
 from sie_core.artifacts.lock import Lock, decode_lock, encode_lock
+from sie_core.artifacts.ranges import PARTIAL
 
 GOLDEN_NAME = "golden.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -122,12 +125,34 @@ class BlobFolder:
             self.path(digest).parent.mkdir(parents=True, exist_ok=True)
             self.arriving(digest).replace(self.path(digest))
 
-    def digests(self) -> Iterator[Digest]:
-        """Every whole blob, by digest in order."""
-        folder = self.root / "blobs" / "sha256"
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if not path.suffix:  # others are still being fetched
-                yield parse_digest(f"sha256:{path.name}")
+    @property
+    def arrived_bytes(self) -> int:
+        """What blobs that are still arriving take on the disk already."""
+        partial = (self.root / "incoming").glob("*"), (self.root / "blobs" / "sha256").glob(f"*{PARTIAL}")
+        return sum(path.stat().st_blocks * 512 for path in itertools.chain(*partial))
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Nobody else writes into `folder` meanwhile: two runs would write into the same half-arrived files.
+
+    The kernel lets go of it when the process ends in whatever way. Raises `Partial` when another run holds it.
+    """
+    with told_os_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Partial(
+                f"another sie-airgap is writing into {folder}", hint="run the same command again when it has ended"
+            ) from error
+        except OSError:
+            pass  # a network file system without locks on folders: there it is left to whoever starts two runs
+        yield
+    finally:
+        os.close(handle)
 
 
 def fill(
@@ -174,21 +199,20 @@ def _append(
     """Append to `target` what it lacks of the source; the digest and length of the whole."""
     with told_os_errors(target), target.open("a+b") as file:
         file.seek(0)
-        running, position = hashlib.sha256(), 0
+        running = Hashing()
         while chunk := file.read(CHUNK_BYTES):
             running.update(chunk)
-            position += len(chunk)
             advance(len(chunk))
-        if position < size_bytes:
-            with read_from(position) as source:
-                while chunk := source.read(CHUNK_BYTES):
-                    file.write(chunk)
+        if running.size_bytes < size_bytes:
+            with read_from(running.size_bytes) as source:
+                # A source that goes on beyond the length is as wrong as one that ends before it: one byte shows.
+                while chunk := source.read(min(CHUNK_BYTES, size_bytes + 1 - running.size_bytes)):
                     running.update(chunk)
-                    position += len(chunk)
+                    file.write(chunk)
                     advance(len(chunk))
         file.flush()
         os.fsync(file.fileno())
-    return Digest("sha256:" + running.hexdigest()), position
+    return running.digest, running.size_bytes
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -233,12 +257,25 @@ def need_space(folder: Path, bytes_needed: int) -> None:
 
 
 def write_lock(path: Path, lock: Lock) -> Digest:
-    """`airgap.lock`, and beside it its digest in the form that `sha256sum -c` reads."""
+    """`airgap.lock`, and beside it its digest in the form that `sha256sum -c` reads; nothing where both are there.
+
+    The old digest goes first and the new one comes last: a process killed between leaves a lock without a digest
+    beside it, never one with another's, which would count as edited.
+    """
     data = encode_lock(lock)
     digest = digest_of(data)
-    write_atomically(path.with_name(path.name + ".sha256"), f"{hex_of(digest)}  {path.name}\n".encode())
+    beside, told = path.with_name(path.name + ".sha256"), f"{hex_of(digest)}  {path.name}\n".encode()
+    if _has(beside, told) and _has(path, data):
+        return digest
+    with told_os_errors(beside):
+        beside.unlink(missing_ok=True)
     write_atomically(path, data)
+    write_atomically(beside, told)
     return digest
+
+
+def _has(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == data
 
 
 def read_lock(path: Path) -> Lock:
@@ -284,11 +321,9 @@ def lock_of(blobs: Blobs) -> Lock:
 
 def digest_of_blob(blobs: Blobs, digest: Digest, advance: Advance) -> Digest:
     """What the blob called `digest` really hashes to."""
-
-    def chunks() -> Iterator[bytes]:
-        with blobs.open(digest) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
-                advance(len(chunk))
-                yield chunk
-
-    return digest_of_chunks(chunks())
+    running = Hashing()
+    with blobs.open(digest) as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            running.update(chunk)
+            advance(len(chunk))
+    return running.digest

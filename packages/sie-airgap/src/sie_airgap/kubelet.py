@@ -8,6 +8,7 @@ get is in `Cluster.not_honoured`; who calls the pods and what that shows is `reh
 
 import http.client
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -252,11 +253,15 @@ class Kubelet:
         ]
 
     def stop(self) -> None:
-        """SIGTERM to every container, SIGKILL to what is left after ten seconds."""
+        """SIGINT to every container, SIGKILL to what is left after ten seconds.
+
+        A kubelet sends SIGTERM, upon which a server goes on for seconds for callers that have not heard yet; here
+        nobody calls any more, and SIGINT is what our programs take for that.
+        """
         processes = [process for running in self._running.values() for process in running.processes.values()]
         for process in processes:
             if process.poll() is None:
-                process.terminate()
+                process.send_signal(signal.SIGINT)
         until = time.monotonic() + 10
         for process in processes:
             while process.poll() is None and time.monotonic() < until:

@@ -2,24 +2,48 @@
 
 A volume is known by its first member, not by its file's name. `read_media` looks at every file it is given
 and says which are volumes, which are damaged and which belong to another archive; `Media` then gives out
-blobs straight from the volumes, whole ones and those cut into parts alike, without unpacking anything.
+blobs straight from the volumes, whole ones and those cut into parts alike, without unpacking anything. What a
+machine cannot read of a medium (`Unreadable`) is told with the volume's name, as damage is.
 """
 
 import io
 import tarfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from sie_airgap.archive_plan import BLOCK_BYTES, INDEX_NAME, LOCK_NAME, Member, Volume, decode_volume
-from sie_airgap.blobs import window
 from sie_airgap.failures import Expected, Incomplete, raise_all
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of
-from sie_core.artifacts.errors import NotThere, TrustError
+from sie_core.artifacts.errors import NotThere, TransferError, TrustError
 from sie_core.artifacts.lock import Lock, decode_lock
+from sie_core.artifacts.stores.streams import Body
 
 _MOST_INDEX_BYTES = 1 << 30
+
+
+class Unreadable(TransferError):
+    """The machine cannot read a volume: a scratched disc, a stick that was pulled out."""
+
+    transient = False
+
+    def __init__(self, path: Path, error: Exception) -> None:
+        why = error.strerror if isinstance(error, OSError) else None
+        super().__init__(
+            f"{path} cannot be read: {why or error}",
+            hint=f"is the medium in place? Else carry `{path.name}` again; the other volumes stay usable",
+        )
+
+
+@contextmanager
+def told_unreadable(path: Path) -> Iterator[None]:
+    """An `OSError` inside becomes `Unreadable`."""
+    try:
+        yield
+    except OSError as error:
+        raise Unreadable(path, error) from error
 
 
 @dataclass(frozen=True)
@@ -28,6 +52,20 @@ class Placed:
 
     path: Path
     member: Member
+
+    def open(self, *, start: int = 0) -> BinaryIO:
+        """Its bytes from `start`. Raises `Unreadable`, the stream too."""
+        with told_unreadable(self.path):
+            file = self.path.open("rb")
+            file.seek(self.member.offset + start)
+        body = Body(
+            file.read,
+            file.close,
+            translate=lambda error: Unreadable(self.path, error),
+            failures=(OSError,),
+            limit_bytes=self.member.size_bytes - start,
+        )
+        return cast(BinaryIO, body)
 
 
 @dataclass
@@ -110,24 +148,21 @@ class _Chained(io.RawIOBase):
     def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
         if self._position >= self._stop:
             return 0
-        placed, file = self._current()
-        member = placed.member
-        left = min(member.blob_offset + member.size_bytes, self._stop) - self._position
-        data = file.read(min(len(buffer), left))
+        data = self._current().read(min(len(buffer), self._stop - self._position))
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
-    def _current(self) -> tuple[Placed, BinaryIO]:
+    def _current(self) -> BinaryIO:
+        """The stream of the member that the next byte stands in."""
         for placed in self._chain:
             member = placed.member
             if member.blob_offset <= self._position < member.blob_offset + member.size_bytes:
                 break
         if self._open is None or self._open[0] is not placed:
             self._close_file()
-            into = self._position - placed.member.blob_offset
-            self._open = placed, window(placed.path, start=placed.member.offset + into, length=None)
-        return self._open
+            self._open = placed, placed.open(start=self._position - placed.member.blob_offset)
+        return self._open[1]
 
     def _close_file(self) -> None:
         if self._open is not None:
@@ -143,15 +178,15 @@ def read_media(paths: Sequence[Path]) -> Media:
     """Find the volumes among `paths` (files, or folders that are looked into).
 
     Raises:
-        Incomplete: there is not one volume.
-        TrustError: not one of them is sound, or none holds the lock it names.
+        Incomplete: there is not one volume, or none holds the lock that it names.
+        TrustError, Unreadable: not one of them is sound.
     """
     volumes: dict[Path, Volume] = {}
     refused: list[Expected] = []
     for path in _files(paths):
         try:
             volume = read_index(path)
-        except TrustError as error:
+        except (TrustError, Unreadable) as error:
             refused.append(error)
             continue
         if volume is not None:
@@ -185,8 +220,9 @@ def read_index(path: Path) -> Volume | None:
 
     Raises:
         TrustError: it is a volume, and damaged where its index is, or cut short.
+        Unreadable: nobody can tell.
     """
-    with path.open("rb") as file:
+    with told_unreadable(path), path.open("rb") as file:
         header = file.read(BLOCK_BYTES)
         if not header.startswith(INDEX_NAME.encode() + b"\0"):
             return None
@@ -218,20 +254,20 @@ def _lock(volumes: dict[Path, Volume], refused: list[Expected]) -> tuple[Lock, D
     counted = [volume.lock for volume in volumes.values()]
     for digest in sorted(set(counted), key=lambda one: (-counted.count(one), counted.index(one))):
         for path, volume in volumes.items():
-            member = next((one for one in volume.members if one.name == LOCK_NAME), None)
+            member = next((one for one in volume.members if (one.name, one.digest) == (LOCK_NAME, digest)), None)
             if volume.lock != digest or member is None:
                 continue
             try:
                 data = _named_bytes(Placed(path, member), LOCK_NAME)
                 return decode_lock(data, where=f"{path}: {LOCK_NAME}"), digest
-            except TrustError as error:
+            except (TrustError, Unreadable) as error:
                 refused.append(error)
     raise_all(refused)
     raise Incomplete("no volume holds the lock it belongs to")
 
 
 def _named_bytes(placed: Placed, name: str) -> bytes:
-    with window(placed.path, start=placed.member.offset, length=placed.member.size_bytes) as stream:
+    with placed.open() as stream:
         data = stream.read()
     if digest_of(data) != placed.member.digest:
         raise altered(placed, digest_of(data), label=f"`{name}`")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.blobs import BlobFolder, fill, need_space, read_lock, write_lock
+from sie_airgap.blobs import BlobFolder, fill, held, need_space, write_lock
 from sie_airgap.contents import contents
 from sie_airgap.failures import Incomplete
 from sie_airgap.patience import PatientStore, Wait, patiently
@@ -20,7 +20,6 @@ from sie_airgap.progress import Progress, Task
 from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.artifacts.hf_layout import snapshot_file
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedFile, LockedImage, LockedModel
-from sie_core.artifacts.ranges import PARTIAL
 from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.transfer import fetch_file
@@ -73,21 +72,21 @@ def snapshot(
     Raises:
         TransferError: it did not come; what came is kept for the next run.
         TrustError: the hub or the registry hold something else than was locked.
+        Partial: another run is filling the store.
     """
     todo = missing(lock, store)
-    need_space(store.root, todo.size_bytes - _arrived_bytes(store))
-    with progress.task("snapshot", todo.size_bytes) as task:
-        for model, file in todo.files:
-            task.at(f"{model.id} {file.path}")
-            files = PatientStore(hub.store(model.repo, model.revision), wait=wait)
-            _fetch(files, model, file, store.path(file.digest), task)
-        for image, blob in todo.blobs:
-            task.at(f"{image.reference} {blob.digest[7:19]}")
-            patiently(lambda: _copy(open_blob, image, blob, store, task), wait=wait)  # noqa: B023 - called at once
-    path = store.root / LOCK_NAME
-    if not path.exists() or read_lock(path) != lock:
+    need_space(store.root, todo.size_bytes - store.arrived_bytes)
+    with held(store.root):
+        with progress.task("snapshot", todo.size_bytes) as task:
+            for model, file in todo.files:
+                task.at(f"{model.id} {file.path}")
+                files = PatientStore(hub.store(model.repo, model.revision), wait=wait)
+                _fetch(files, model, file, store.path(file.digest), task)
+            for image, blob in todo.blobs:
+                task.at(f"{image.reference} {blob.digest[7:19]}")
+                patiently(lambda: _copy(open_blob, image, blob, store, task), wait=wait)  # noqa: B023 - called at once
         # Last: a store with a lock is whole.
-        write_lock(path, lock)
+        write_lock(store.root / LOCK_NAME, lock)
     return todo
 
 
@@ -125,8 +124,3 @@ def _copy(open_blob: OpenImageBlob, image: LockedImage, blob: LockedBlob, store:
     except TransferError:
         task.advance(-moved)
         raise
-
-
-def _arrived_bytes(store: BlobFolder) -> int:
-    folder = store.root / "blobs" / "sha256"
-    return sum(path.stat().st_blocks * 512 for path in folder.glob(f"*{PARTIAL}"))

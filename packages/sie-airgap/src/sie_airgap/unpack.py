@@ -5,7 +5,6 @@ also of blobs that are cut across volumes. Every blob is hashed before it counts
 with its volume and costs nothing but itself. The lock is written last: a store that has one is whole.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,18 +15,19 @@ from sie_airgap.blobs import (
     GOLDEN_NAME,
     BlobFolder,
     fill,
+    held,
     need_space,
     read_lock,
     told_os_errors,
-    window,
     write_lock,
 )
 from sie_airgap.contents import Content, contents
-from sie_airgap.failures import Drift, Expected, Partial, raise_all
-from sie_airgap.media import Media, Placed, altered
+from sie_airgap.failures import Drift, Expected, Incomplete, Partial, raise_all
+from sie_airgap.media import Media, Placed, Unreadable, altered
 from sie_airgap.progress import Progress, Task
-from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of_stream
+from sie_core.artifacts.digest import CHUNK_BYTES
 from sie_core.artifacts.errors import TrustError
+from sie_core.artifacts.hashing import Hashing
 from sie_core.artifacts.lock import lock_digest
 
 
@@ -62,12 +62,19 @@ def unpack(media: Media, store: BlobFolder, *, progress: Progress) -> UnpackPlan
     """Take what the store lacks from the media; what there was to do.
 
     Raises:
-        TrustError: something on the media is damaged; everything else was taken.
-        Partial: volumes are missing; what is here was taken.
+        TrustError, Unreadable: something on the media is damaged; everything else was taken.
+        Partial: volumes are missing; what is here was taken. Or another run is filling the store.
         NoSpace: it will not fit; nothing was written.
     """
     plan = plan_unpack(media, store)
-    need_space(store.root, plan.todo_bytes - _arrived_bytes(store))
+    need_space(store.root, plan.todo_bytes - store.arrived_bytes)
+    with held(store.root):
+        raise_all(_unpacked(media, store, plan, progress))
+    return plan
+
+
+def _unpacked(media: Media, store: BlobFolder, plan: UnpackPlan, progress: Progress) -> list[Expected]:
+    """Does it; what went wrong on the way."""
     errors: list[Expected] = list(media.refused)
     with progress.task("unpack", plan.todo_bytes) as task:
         for content in plan.todo:
@@ -77,11 +84,10 @@ def unpack(media: Media, store: BlobFolder, *, progress: Progress) -> UnpackPlan
     if lacking and media.missing_volumes():
         errors.append(_missing(media, lacking))
     elif lacking and not errors:
-        raise AssertionError(f"{lacking[0].label} is on no volume and none is missing")
+        errors.append(Incomplete(f"{lacking[0].label} is on no volume, though every volume is here"))
     if not lacking:
         _finish(media, store)
-    raise_all(errors)
-    return plan
+    return errors
 
 
 def _finish(media: Media, store: BlobFolder) -> None:
@@ -105,7 +111,7 @@ def _refuse_older(media: Media, store: BlobFolder) -> None:
         )
 
 
-def _take(media: Media, store: BlobFolder, content: Content, task: Task) -> Sequence[TrustError]:
+def _take(media: Media, store: BlobFolder, content: Content, task: Task) -> Sequence[Expected]:
     """One blob into the store, or as much of it as is here; what was damaged on the way."""
     places = media.pieces[content.digest]
     if places.get(0, [])[:1] and places[0][0].member.whole:
@@ -113,21 +119,21 @@ def _take(media: Media, store: BlobFolder, content: Content, task: Task) -> Sequ
     return _assemble(store, content, places, task)
 
 
-def _take_whole(store: BlobFolder, content: Content, copies: Sequence[Placed], task: Task) -> list[TrustError]:
-    errors = []
+def _take_whole(store: BlobFolder, content: Content, copies: Sequence[Placed], task: Task) -> list[Expected]:
+    errors: list[Expected] = []
     for placed in copies:
         try:
             fill(
                 store,
                 content.digest,
                 content.size_bytes,
-                lambda start, placed=placed: window(  # type: ignore[misc]
-                    placed.path, start=placed.member.offset + start, length=placed.member.size_bytes - start
-                ),
+                lambda start, placed=placed: placed.open(start=start),  # type: ignore[misc]
                 label=content.label,
                 where=f"{placed.path}: {placed.member.name}, bytes from {placed.member.offset:,}",
                 advance=task.advance,
             )
+        except Unreadable as error:
+            errors.append(error)
         except TrustError as error:
             error.hint = f"carry `{placed.path.name}` again; what is on the other volumes stays usable"
             errors.append(error)
@@ -136,12 +142,13 @@ def _take_whole(store: BlobFolder, content: Content, copies: Sequence[Placed], t
     return errors
 
 
-def _assemble(store: BlobFolder, content: Content, places: dict[int, list[Placed]], task: Task) -> list[TrustError]:
+def _assemble(store: BlobFolder, content: Content, places: dict[int, list[Placed]], task: Task) -> list[Expected]:
     """Write the parts that are here in their places; when all have come, the blob."""
     target = store.arriving(content.digest).with_suffix(".assembly")
     journal = target.with_suffix(".done")
     done = _journal(journal) if target.exists() else {}
-    errors = []
+    whole = Hashing()
+    errors: list[Expected] = []
     with told_os_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
@@ -149,7 +156,7 @@ def _assemble(store: BlobFolder, content: Content, places: dict[int, list[Placed
             if offset in done:
                 task.advance(done[offset])
                 continue
-            bad = [error for placed in copies if (error := _copy_part(placed, target, content, task)) is not None]
+            bad, whole = _take_part(copies, target, content, whole, task)
             if len(bad) == len(copies):
                 errors += bad
                 continue
@@ -157,30 +164,59 @@ def _assemble(store: BlobFolder, content: Content, places: dict[int, list[Placed
             with journal.open("a", encoding="ascii") as file:
                 file.write(f"{offset} {done[offset]}\n")
         if sum(done.values()) == content.size_bytes:
-            errors += _adopt_assembled(store, content, target, journal)
+            errors += _adopt_assembled(store, content, target, journal, whole)
     return errors
 
 
-def _copy_part(placed: Placed, target: Path, content: Content, task: Task) -> TrustError | None:
-    """One part to its place in `target`; what is wrong with it, or None."""
-    member, running = placed.member, hashlib.sha256()
-    with window(placed.path, start=member.offset, length=member.size_bytes) as source, target.open("r+b") as file:
-        file.seek(member.blob_offset)
-        while chunk := source.read(CHUNK_BYTES):
-            running.update(chunk)
-            file.write(chunk)
-            task.advance(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-    have = Digest("sha256:" + running.hexdigest())
-    return None if have == member.digest else altered(placed, have, label=f"a part of {content.label}")
+def _take_part(
+    copies: Sequence[Placed], target: Path, content: Content, whole: Hashing, task: Task
+) -> tuple[list[Expected], Hashing]:
+    """The first sound copy of a part to its place in `target`; what is wrong with those before it.
+
+    `whole` is the blob's digest as far as its parts came in order; given back as it is with this part, or as it
+    was where this part is not the next.
+    """
+    errors: list[Expected] = []
+    for placed in copies:
+        is_next = placed.member.blob_offset == whole.size_bytes
+        joined = whole.copy() if is_next else None
+        error = _copy_part(placed, target, content, joined, task)
+        if error is None:
+            return errors, joined or whole
+        errors.append(error)
+    return errors, whole
 
 
-def _adopt_assembled(store: BlobFolder, content: Content, target: Path, journal: Path) -> list[TrustError]:
+def _copy_part(placed: Placed, target: Path, content: Content, joined: Hashing | None, task: Task) -> Expected | None:
+    """One part to its place in `target`, and into `joined`; what is wrong with it, or None."""
+    running = Hashing()
+    try:
+        with placed.open() as source, target.open("r+b") as file:
+            file.seek(placed.member.blob_offset)
+            while chunk := source.read(CHUNK_BYTES):
+                running.update(chunk)
+                if joined is not None:
+                    joined.update(chunk)
+                file.write(chunk)
+                task.advance(len(chunk))
+            file.flush()
+            os.fsync(file.fileno())
+    except Unreadable as error:
+        return error
+    have = running.digest
+    return None if have == placed.member.digest else altered(placed, have, label=f"a part of {content.label}")
+
+
+def _adopt_assembled(
+    store: BlobFolder, content: Content, target: Path, journal: Path, whole: Hashing
+) -> list[TrustError]:
+    """Hash on what came out of order or in an earlier run, and take the blob up when it is right."""
     with target.open("rb") as file:
-        have, size_bytes = digest_of_stream(file)
+        file.seek(whole.size_bytes)
+        while chunk := file.read(CHUNK_BYTES):
+            whole.update(chunk)
     journal.unlink()
-    if (have, size_bytes) == (content.digest, content.size_bytes):
+    if (whole.digest, whole.size_bytes) == (content.digest, content.size_bytes):
         target.replace(store.arriving(content.digest))
         store.adopt(content.digest)
         return []
@@ -190,7 +226,7 @@ def _adopt_assembled(store: BlobFolder, content: Content, target: Path, journal:
             f"{content.label}, put together from its parts, is not what was locked",
             where=str(target),
             want=f"{content.digest}  {content.size_bytes:,} bytes",
-            have=f"{have}  {size_bytes:,} bytes",
+            have=f"{whole.digest}  {whole.size_bytes:,} bytes",
             hint="run the same command again: its parts are taken anew",
         )
     ]
@@ -205,11 +241,6 @@ def _journal(path: Path) -> dict[int, int]:
         if line.endswith("\n") and len(numbers) == 2:
             done[int(numbers[0])] = int(numbers[1])
     return done
-
-
-def _arrived_bytes(store: BlobFolder) -> int:
-    folder = store.root / "incoming"
-    return sum(path.stat().st_blocks * 512 for path in folder.iterdir()) if folder.is_dir() else 0
 
 
 def _missing(media: Media, lacking: Sequence[Content]) -> Partial:

@@ -125,7 +125,7 @@ def _report_lock(
                 f"{path} is not what would be resolved now\n" + "\n".join(f"  {line}" for line in changes),
                 hint="`sie-airgap lock` with the same options writes it anew",
             )
-    elif made != previous and not dry_run:
+    elif not dry_run:
         write_lock(path, made)
     if not console.as_json:
         for line in changes:

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
 from typing import BinaryIO, NewType
 
 Digest = NewType("Digest", str)
@@ -29,13 +28,6 @@ def digest_of_stream(stream: BinaryIO) -> tuple[Digest, int]:
         running.update(chunk)
         size_bytes += len(chunk)
     return Digest("sha256:" + running.hexdigest()), size_bytes
-
-
-def digest_of_chunks(chunks: Iterable[bytes]) -> Digest:
-    running = hashlib.sha256()
-    for chunk in chunks:
-        running.update(chunk)
-    return Digest("sha256:" + running.hexdigest())
 
 
 def hex_of(digest: Digest) -> str:
