@@ -7,12 +7,15 @@ links, one for each test folder, under which every file has a name of its own; w
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+LINKS = CHECKOUT / ".cache" / "types"
+"""Always the same: mypy keeps what it has found under the paths that it has seen."""
+
 FLAGS = [
     "--config-file=pyproject.toml",
     "--allow-untyped-defs",
@@ -33,16 +36,16 @@ def folders() -> dict[str, Path]:
 
 def main() -> int:
     linked = folders()
-    with TemporaryDirectory(prefix="sie-types-") as temporary:
-        for name, path in linked.items():
-            (Path(temporary) / name).symlink_to(path)
-        words = [sys.executable, "-m", "mypy", *FLAGS, "conftest.py", *(f"{temporary}/{name}" for name in linked)]
-        env = {**os.environ, "MYPYPATH": temporary}
-        done = subprocess.run(words, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
-        said = done.stdout
-        for name, path in linked.items():
-            for link in (f"{temporary}/{name}/", f"{Path(temporary).relative_to('/')}/{name}/"):
-                said = said.replace(link, f"{path.relative_to(CHECKOUT)}/")
+    shutil.rmtree(LINKS, ignore_errors=True)
+    LINKS.mkdir(parents=True)
+    for name, path in linked.items():
+        (LINKS / name).symlink_to(path)
+    words = [sys.executable, "-m", "mypy", *FLAGS, "conftest.py", *(str(LINKS / name) for name in linked)]
+    env = {**os.environ, "MYPYPATH": str(LINKS)}
+    done = subprocess.run(words, cwd=CHECKOUT, env=env, capture_output=True, text=True, check=False)
+    said = done.stdout
+    for name, path in linked.items():
+        said = said.replace(f"{(LINKS / name).relative_to(CHECKOUT)}/", f"{path.relative_to(CHECKOUT)}/")
     print(said + done.stderr, end="")
     return done.returncode
 

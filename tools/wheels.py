@@ -23,6 +23,8 @@ from tempfile import TemporaryDirectory
 
 from packaging.requirements import Requirement
 
+from sie_testing.interpreters import find_python
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 UV = Path(sys.executable).parent / "uv"
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -94,17 +96,6 @@ def _read(path: Path) -> Wheel:
     with zipfile.ZipFile(path) as archive:
         name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         return Wheel(path, message_from_bytes(archive.read(name)))
-
-
-def find_python(version: str) -> Path | None:
-    """An interpreter that runs: from the PATH, or from pyenv, whose shims on the PATH may lead nowhere."""
-    on_path = shutil.which(f"python{version}")
-    kept = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python{version}"))
-    for candidate in [*([Path(on_path)] if on_path else []), *kept]:
-        asked = [str(candidate), "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-        if subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() == version:
-            return candidate
-    return None
 
 
 def closure(name: str, wheels: dict[str, Wheel]) -> list[str]:

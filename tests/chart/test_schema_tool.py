@@ -9,6 +9,7 @@ import pytest
 @pytest.fixture(scope="module")
 def tool(chart):
     spec = importlib.util.spec_from_file_location("schema_tool", chart.parents[1] / "tools" / "schema.py")
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
     spec.loader.exec_module(module)

@@ -1,6 +1,7 @@
 """The toolkit's end of the chart: helm run, its package, its images, and the values that `sie-airgap values` writes."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,7 +12,7 @@ from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedImage, lock_digest
 
-RELEASE = {"release": "sie", "namespace": "sie"}
+RELEASE: dict[str, Any] = {"release": "sie", "namespace": "sie"}
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from typing import Any
 
 from sie_sdk import RequestError, SIEAsyncClient, SIEClient
 
@@ -20,7 +21,7 @@ def refused(call) -> str:
 
 def blocking() -> dict:
     with SIEClient(URL) as client:
-        waiting = {"gpu": "l4", "wait_for_capacity": True, "provision_timeout_s": 600}
+        waiting: dict[str, Any] = {"gpu": "l4", "wait_for_capacity": True, "provision_timeout_s": 600}
         one = client.encode(MODEL, {"text": "hello world"}, **waiting)
         two = client.encode(
             MODEL, [{"id": "a", "text": "hello world"}, {"text": "b"}], output_dtype="int8", is_query=True

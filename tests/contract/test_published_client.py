@@ -30,7 +30,7 @@ def python() -> Path:
             pytest.skip("the published client wants Python 3.12, which this machine has not")
         uv = str(Path(sys.prefix) / "bin" / "uv")
         subprocess.run([uv, "venv", "-q", "--clear", "--python", found, str(ENVIRONMENT)], check=True)
-        words = [uv, "pip", "install", "-q", "--python", interpreter, "--require-hashes", "-r", LOCK]
+        words = [uv, "pip", "install", "-q", "--python", str(interpreter), "--require-hashes", "-r", str(LOCK)]
         subprocess.run(words, check=True)
         installed.write_text(LOCK.read_text())
     return interpreter

@@ -35,6 +35,8 @@ def hub(tmp_path_factory):
     (root / MINILM).parent.mkdir()
     (root / MINILM).symlink_to(parts.minilm_folder())
     spec = Catalog.shipped().find(MINILM)
+    assert spec is not None
+    assert spec.revision is not None
     with serving_hub(Hub(root, pins={MINILM: spec.revision}), host="127.0.0.1", port=0) as endpoint:
         yield endpoint
 

@@ -74,7 +74,7 @@ def test_every_error_code_has_a_row_with_its_meaning(pages):
 
 def test_every_exit_code_that_a_failure_has_is_in_the_table(tool):
     kinds = [each for module in (failures, errors) for each in vars(module).values() if isinstance(each, type)]
-    codes = {each.exit_code for each in kinds if isinstance(getattr(each, "exit_code", None), int)}
+    codes = {code for each in kinds if isinstance(code := getattr(each, "exit_code", None), int)}
 
     assert {str(code) for code in codes} <= set(tool.exit_codes())
 

@@ -4,6 +4,7 @@
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ SAME_ARITHMETIC = {"SIE_PRECISION": "f32"}
 """Left alone, each worker probes whether bf16 is faster, and two may differ on a busy machine."""
 
 
-def first_vector(url: str, **options: object) -> NDArray[np.float32]:
+def first_vector(url: str, **options: Any) -> NDArray[np.float32]:
     """The guide's call."""
     with SIEClient(url) as client:
         vector: NDArray[np.float32] = client.encode(MODEL, {"text": TEXT}, **options)["dense"]

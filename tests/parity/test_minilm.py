@@ -66,7 +66,7 @@ def mixed_texts(count: int, seed: int = 0) -> list[str]:
 def vectors_of(model: LoadedModel, texts: list[str], *, at_once: int = 16, **call: Any) -> np.ndarray:
     items = model.prepare(Call(tuple(texts), **call))
     batches = [items[first : first + at_once] for first in range(0, len(items), at_once)]
-    return np.stack([output.dense for batch in batches for output in model.run(batch, stream=0)])
+    return np.array([output.dense for batch in batches for output in model.run(batch, stream=0)])
 
 
 def difference(ours: np.ndarray, theirs: np.ndarray) -> float:

@@ -60,7 +60,7 @@ def save(
 def ours(folder: Path) -> np.ndarray:
     spec = ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead())
     model = build.load(spec, folder, precision="f32", streams=1, threads=2)
-    return np.stack([output.dense for output in model.run(model.prepare(Call(tuple(TEXTS))), stream=0)])
+    return np.array([output.dense for output in model.run(model.prepare(Call(tuple(TEXTS))), stream=0)])
 
 
 def theirs(folder: Path) -> np.ndarray:

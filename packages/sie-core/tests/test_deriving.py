@@ -31,7 +31,7 @@ MINILM: dict[str, Any] = {
 }
 
 
-def derived(spec: ModelSpec = SPEC, **changed: Any) -> Derived:
+def derived(spec: ModelSpec = SPEC, /, **changed: Any) -> Derived:
     """Of MiniLM's files with some of them changed, keys of a file or whole files; None takes a file away."""
     files = dict(MINILM)
     for name, content in changed.items():

@@ -41,7 +41,7 @@ def test_every_floating_type_is_read_as_it_is_stored(tmp_path: Path, dtype: Stor
     write_safetensors(tmp_path / SINGLE, {"a": TABLE}, dtype)
 
     weight = open_checkpoint(tmp_path).weight("a", (3, 4))
-    assert (weight.dtype, weight.array.dtype, weight.array.shape) == (dtype, stored, (3, 4))
+    assert (weight.dtype, weight.array.dtype, weight.array.shape) == (dtype, np.dtype(stored), (3, 4))
 
 
 def test_shards_are_one_checkpoint(tmp_path: Path) -> None:

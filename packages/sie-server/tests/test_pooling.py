@@ -49,7 +49,7 @@ def test_a_pooled_vector_is_not_a_view_of_the_hidden_states() -> None:
 def test_normalized_vectors_have_length_1() -> None:
     vectors = np.array([[3, 4], [1e-3, 0]], np.float32)
 
-    assert np.allclose(normalized(vectors), [[0.6, 0.8], [1, 0]], atol=1e-7)
+    assert np.allclose(normalized(vectors), np.array([[0.6, 0.8], [1, 0]]), atol=1e-7)
     assert normalized(vectors).dtype == np.float32
 
 
