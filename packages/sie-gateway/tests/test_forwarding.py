@@ -78,6 +78,14 @@ def test_every_framing_of_an_answer_is_understood(world: Any, answer: bytes) -> 
     assert world.gateway(world.worker(answer=raw(answer))).encode().body == b"abcdefg"
 
 
+def test_trailers_of_an_answer_do_not_become_its_headers(world: Any) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+    answer = world.gateway(world.worker(answer=raw(head + b"3\r\nabc\r\n0\r\nX-Late: 1\r\n\r\n"))).encode()
+
+    assert (answer.body, "X-Late" in answer.headers) == (b"abc", False)
+
+
 def test_large_answer_is_streamed_and_whole(world: Any) -> None:
     body = bytes(range(256)) * (4 * MIB // 256)
     door = world.gateway(world.worker(), max_body_bytes=8 * MIB)
@@ -133,9 +141,12 @@ def test_worker_gets_its_own_profile_what_is_left_of_the_time_and_one_request_id
 def test_query_and_escapes_of_the_path_are_handed_on(world: Any) -> None:
     worker = world.worker()
 
-    world.gateway(worker).ask("POST", "/v1/encode/default:/org%2Fone?x=%20y", b"")
+    door = world.gateway(worker)
+    targets = ["/v1/encode/default:/org%2Fone?x=%20y", "/v1/%65ncode/org/one"]
+    statuses = [door.ask("POST", target, b"").status for target in targets]
 
-    assert worker.calls[0].target == "/v1/encode/default:/org%2Fone?x=%20y"
+    assert statuses == [200, 200]
+    assert [call.target for call in worker.calls] == targets
 
 
 def test_token_of_the_gateway_goes_to_workers_where_the_caller_sent_none(world: Any) -> None:
@@ -158,10 +169,10 @@ def test_connections_are_kept_between_calls(world: Any) -> None:
         echo(request, line)
 
     door = world.gateway(world.worker(answer=noting))
-    for _ in range(5):
+    for _ in range(20):
         door.encode()
 
-    assert len(set(lines)) == 1
+    assert len(set(lines)) <= 2, "one, and another for a call that comes while the first carries a heartbeat"
 
 
 # What goes wrong
@@ -243,8 +254,10 @@ def test_kept_connection_that_was_closed_is_replaced_without_a_word(world: Any) 
         b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: %b\r\n" % (n, b"y" * 1000) for n in range(100)),
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: 1\r\n" * (MIB // 6),
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;" + b"x" * MIB,
     ],
-    ids=["no http", "headers without end", "two lengths", "upgrade"],
+    ids=["no http", "headers without end", "two lengths", "upgrade", "trailers without end", "a chunk without end"],
 )
 def test_answer_that_is_none_is_told_as_a_bug_and_costs_only_that_call(world: Any, answer: bytes) -> None:
     worker = world.worker(answer=raw(answer))
@@ -285,22 +298,6 @@ def test_caller_that_hangs_up_ends_the_workers_call(world: Any) -> None:
     assert ended.wait(30)
     while "sie_gateway_hung_up_total 1" not in door.ask("GET", "/metrics").body.decode():
         pass
-
-
-def test_deadline_is_a_504_and_ends_the_workers_call(world: Any) -> None:
-    began, ended = threading.Event(), threading.Event()
-
-    answer = world.gateway(world.worker(answer=hanging(began, ended))).encode(X_SIE_Timeout_Ms="50")
-
-    assert (answer.status, answer.code) == (504, "DEADLINE_EXCEEDED")
-    assert ended.wait(30)
-
-
-def test_callers_without_a_deadline_get_the_operators(world: Any) -> None:
-    worker = world.worker()
-    world.gateway(worker, request_timeout_s=60.0).encode()
-
-    assert 0 < int(worker.calls[0].headers["X-SIE-Timeout-Ms"]) <= 60000
 
 
 def test_other_calls_go_on_while_one_hangs(world: Any) -> None:

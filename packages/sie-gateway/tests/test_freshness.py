@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sie_core.settings import SettingsError
 from sie_core.wire.messages import WorkerStatus
-from sie_gateway.capacity import REMEMBERED_S, Demand, Place, Rate
+from sie_gateway.capacity import ELSEWHERE, MOST_PLACES, REMEMBERED_S, Demand, Place, Rate
 from sie_gateway.discovery import parse_targets, resolve
 from sie_gateway.routing import Wait
 from sie_gateway.workers import FRESH_S, GONE_S, Address, Freshness, Worker, WorkerTable
@@ -118,6 +118,24 @@ def test_demand_is_remembered_for_a_minute() -> None:
     assert demand.waiting(REMEMBERED_S + 11) == {}
 
 
+def test_demand_that_nobody_looks_at_is_forgotten_all_the_same() -> None:
+    """It is read by whoever scrapes metrics; without one every 202 was remembered for ever."""
+    demand = Demand()
+    for now_s in range(1000):
+        demand.note(Wait(gpu="l4", bundle="default", pool=None, estimated_wait_s=5, message=""), now_s)
+
+    assert sum(len(times) for times in demand._asked.values()) <= REMEMBERED_S + 1
+
+
+def test_callers_cannot_multiply_the_places_of_demand() -> None:
+    demand = Demand()
+    waits = [Wait(gpu=f"gpu{n}", bundle="b", pool=None, estimated_wait_s=5, message="") for n in range(3 * MOST_PLACES)]
+    places = {demand.note(wait, 0.0) for wait in waits}
+
+    assert places == {Place("b", f"gpu{n}", "") for n in range(MOST_PLACES)} | {ELSEWHERE}
+    assert demand.waiting(0.0)[ELSEWHERE] == 2 * MOST_PLACES
+
+
 def test_rate_is_over_the_last_whole_seconds() -> None:
     rate = Rate()
     for _ in range(20):
@@ -127,7 +145,17 @@ def test_rate_is_over_the_last_whole_seconds() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["worker:8080", "https://w:1", "http://w", "http://w:x", "http://w:80/path", "http://:80"]
+    "url",
+    [
+        "worker:8080",
+        "https://w:1",
+        "http://w",
+        "http://w:x",
+        "http://w:80/path",
+        "http://:80",
+        "http://a..b:80",
+        f"http://{'a' * 64}:80",
+    ],
 )
 def test_worker_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(SettingsError, match="`SIE_GATEWAY_WORKERS` has"):
@@ -137,17 +165,40 @@ def test_worker_url_that_is_none_is_refused(url: str) -> None:
 def test_every_address_of_a_name_is_a_worker_and_an_address_is_itself() -> None:
     found = asyncio.run(resolve(parse_targets(["http://localhost:81", "http://127.0.0.2:82/"])))
 
-    assert found == {Address("127.0.0.1", 81), Address("127.0.0.2", 82)}
+    assert found.addresses == {Address("127.0.0.1", 81), Address("127.0.0.2", 82)}
 
 
 def test_name_that_does_not_exist_has_no_workers_and_a_failing_lookup_says_nothing() -> None:
     async def lookup(host: str, port: int) -> list[tuple[int, str]]:
         raise socket.gaierror(socket.EAI_NONAME if host == "gone" else socket.EAI_AGAIN, "no")
 
-    none = asyncio.run(resolve(parse_targets(["http://gone:1"]), lookup=lookup))
-    unknown = asyncio.run(resolve(parse_targets(["http://failing:1"]), lookup=lookup))
+    found = asyncio.run(resolve(parse_targets(["http://gone:1", "http://failing:1"]), lookup=lookup))
 
-    assert (none, unknown) == (set(), None)
+    assert found.addresses == frozenset()
+    assert list(found.failed) == ["failing"]
+
+
+def test_name_that_cannot_be_looked_up_hides_no_worker_of_another() -> None:
+    """A name server that fails for one name used to leave a gateway without any worker."""
+
+    async def lookup(host: str, port: int) -> list[tuple[int, str]]:
+        if host == "failing":
+            raise socket.gaierror(socket.EAI_AGAIN, "no")
+        return [(socket.AF_INET, HERE.host)]
+
+    found = asyncio.run(resolve(parse_targets(["http://failing:1", f"http://good:{HERE.port}"]), lookup=lookup))
+
+    assert found.addresses == {HERE}
+
+
+def test_what_could_not_be_looked_up_stays_listed() -> None:
+    workers = table(HERE, THERE)
+    workers.list_addresses([HERE], is_whole=False)
+    listed_meanwhile = {worker.address for worker in workers.all() if worker.listed}
+    workers.list_addresses([HERE])
+
+    assert listed_meanwhile == {HERE, THERE}
+    assert {worker.address for worker in workers.all() if worker.listed} == {HERE}
 
 
 def test_ipv6_authority_has_brackets() -> None:

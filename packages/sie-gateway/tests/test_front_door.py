@@ -59,6 +59,7 @@ def test_worker_that_comes_back_at_its_address_is_called_again(world: Any) -> No
         b"HTTP/1.1 500 X\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 X\r\nContent-Length: 2\r\n\r\n{}",
         b"HTTP/1.1 200 X\r\nContent-Length: 6\r\n\r\n<html>",
+        b"HTTP/1.1 200 X\r\nContent-Length: 100006\r\n\r\n" + b'{"x":' + b"[" * 100_001,
         b"SSH-2.0-OpenSSH\r\n",
         b"",
     ],
@@ -74,6 +75,27 @@ def test_address_that_says_no_status_is_no_worker(world: Any, said: bytes) -> No
 
     assert [one["name"] for one in door.ask("GET", "/health").json["workers"]] == ["good"]
     assert door.encode().headers["X-SIE-Worker"] == "good"
+
+
+@pytest.mark.parametrize("said", [{"name": "w\r\nX-Forged: 1"}, {"machine_profile": "l4\n"}, {"pool": "l\x1b"}])
+def test_worker_whose_names_cannot_stand_in_headers_is_none(world: Any, said: dict[str, str]) -> None:
+    stranger, good = world.worker(**({"name": "stranger"} | said)), world.worker("good")
+    door = world.open(stranger, good)
+    door.wait_for(good)
+    asked = len(stranger.heartbeats)
+    while len(stranger.heartbeats) < asked + 3:
+        pass
+
+    assert [one["name"] for one in door.ask("GET", "/health").json["workers"]] == ["good"]
+
+
+def test_unknown_pool_is_404_with_those_there_are(world: Any) -> None:
+    door = world.gateway(world.worker(pool="day"))
+
+    answer = door.encode(X_SIE_Pool="night")
+
+    assert (answer.status, answer.code) == (404, "NOT_FOUND")
+    assert answer.json["detail"]["hint"] == "pools are `day`"
 
 
 def test_unknown_model_is_404_with_the_nearest_and_the_keys_of_every_client(world: Any) -> None:

@@ -146,6 +146,26 @@ def test_unknown_bundle_and_one_without_the_model_are_told_apart() -> None:
     assert (code, "`default`" in said) == ("CONFLICT", True)
 
 
+def test_pool_that_nobody_is_in_is_refused_with_those_there_are() -> None:
+    code, said = refused(routed(worker("a"), worker("b", pool="night"), to=call(pool="nihgt")))
+
+    assert (code, "`l4`, `night`" in said) == ("NOT_FOUND", True)
+
+
+@pytest.mark.parametrize(
+    ("workers", "configured"),
+    [
+        ([], ()),
+        ([worker("a"), worker("new", heard_s=None)], ()),
+        ([worker("a")], ("l4", "night")),
+        ([worker("a"), worker("stale", pool="night", heard_s=NOW_S - 20)], ()),
+    ],
+    ids=["nobody is there", "an address has not answered", "named as a machine profile", "its worker is stale"],
+)
+def test_pool_whose_workers_may_be_on_their_way_is_waited_for(workers: list[Worker], configured: Any) -> None:
+    assert isinstance(routed(*workers, to=call(pool="night"), configured=configured), Wait)
+
+
 def test_profile_that_is_not_configured_is_refused_with_those_that_are() -> None:
     decision = routed(worker("a"), to=call(gpu="h100"), configured=("l4", "cpu"))
 

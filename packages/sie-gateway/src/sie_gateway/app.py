@@ -132,7 +132,7 @@ class Gateway:
         if scope["method"] != "POST":
             raise _wrong_method(scope, "POST")
         started_s = self._clock()
-        call = envelope.read(scope["raw_path"].decode("latin-1"), scope["headers"])
+        call = envelope.read(scope["path"], scope["headers"])
         assert call is not None  # the caller has matched the path
         if call.timeout_ms is None and self._settings.request_timeout_s is not None:
             call = replace(call, timeout_ms=int(self._settings.request_timeout_s * 1000))
@@ -141,7 +141,7 @@ class Gateway:
             return await self._refuse(send, decision, request_id=request_id, headers=headers)
         if isinstance(decision, Wait):
             return await self._wait(send, decision, headers=headers)
-        body = await respond.read_body(scope, receive, limit_bytes=self._settings.max_body_bytes)
+        body = await self._body(scope, receive, call, started_s=started_s)
         if self._clock() - started_s > ROUTED_AGAIN_S:
             again = self._route(call)
             decision = decision if isinstance(again, Refuse | Wait) else again
@@ -156,6 +156,16 @@ class Gateway:
         )
         return await self._forwarder.forward(whole, decision, receive, send, headers=headers)
 
+    async def _body(self, scope: Scope, receive: Receive, call: envelope.Envelope, *, started_s: float) -> bytes:
+        """Raises as `respond.read_body`, and `DEADLINE_EXCEEDED` for a caller that is longer about it than it waits."""
+        left_s = None if call.timeout_ms is None else call.timeout_ms / 1000 - (self._clock() - started_s)
+        try:
+            async with asyncio.timeout(left_s):
+                return await respond.read_body(scope, receive, limit_bytes=self._settings.max_body_bytes)
+        except TimeoutError as error:
+            said = "the caller's deadline passed before the whole body had come"
+            raise ApiError("DEADLINE_EXCEEDED", said) from error
+
     def _route(self, call: envelope.Envelope) -> Decision:
         return route(
             call,
@@ -166,8 +176,7 @@ class Gateway:
         )
 
     async def _wait(self, send: Send, wait: Wait, *, headers: list[Header]) -> int:
-        self._demand.note(wait, self._clock())
-        self._metrics.provisioning.add(wait.bundle, wait.gpu, wait.pool or "")
+        self._metrics.provisioning.add(*self._demand.note(wait, self._clock()))
         body = {
             "status": "provisioning",
             "gpu": wait.gpu,

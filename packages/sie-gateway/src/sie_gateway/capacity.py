@@ -23,24 +23,41 @@ class Place(NamedTuple):
     pool: str
 
 
+MOST_PLACES = 256
+"""Of each the metrics keep a line for ever; clusters have a handful."""
+
+ELSEWHERE = Place(bundle="other", gpu="other", pool="other")
+
+
 @dataclass
 class Demand:
     """When each place was last asked for in vain, call by call, for `REMEMBERED_S`."""
 
     _asked: dict[Place, deque[float]] = field(default_factory=dict)
+    _named: set[Place] = field(default_factory=set)
 
-    def note(self, wait: Wait, now_s: float) -> None:
+    def note(self, wait: Wait, now_s: float) -> Place:
+        """Returns the place it was counted under: callers choose the names, so there are `MOST_PLACES` of them."""
         place = Place(bundle=wait.bundle, gpu=wait.gpu, pool=wait.pool or "")
-        self._asked.setdefault(place, deque()).append(now_s)
+        if place not in self._named and len(self._named) >= MOST_PLACES:
+            place = ELSEWHERE
+        self._named.add(place)
+        times = self._asked.setdefault(place, deque())
+        times.append(now_s)
+        _forget(times, now_s)
+        return place
 
     def waiting(self, now_s: float) -> dict[Place, int]:
         """Calls turned away within the last `REMEMBERED_S`, by place; a place that nobody asks for is not there."""
-        for place, times in list(self._asked.items()):
-            while times and times[0] < now_s - REMEMBERED_S:
-                times.popleft()
-            if not times:
-                del self._asked[place]
+        for times in self._asked.values():
+            _forget(times, now_s)
+        self._asked = {place: times for place, times in self._asked.items() if times}
         return {place: len(times) for place, times in self._asked.items()}
+
+
+def _forget(times: deque[float], now_s: float) -> None:
+    while times and times[0] < now_s - REMEMBERED_S:
+        times.popleft()
 
 
 class Rate:

@@ -4,18 +4,29 @@ A headless Service has one address per ready pod, so a name that is looked up is
 """
 
 import asyncio
-import logging
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from sie_core.settings import SettingsError
 from sie_gateway.workers import Address
 
+
+@dataclass(frozen=True)
+class Found:
+    """What there is now, as far as names could be looked up.
+
+    Attributes:
+        failed: hosts of which nothing is known for want of a name service, and why: what was known of them holds.
+    """
+
+    addresses: frozenset[Address]
+    failed: Mapping[str, str]
+
+
 Lookup = Callable[[str, int], Awaitable[list[tuple[int, str]]]]
 _NO_SUCH_NAME = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))
-
-logger = logging.getLogger("sie.gateway")
 
 
 def parse_targets(urls: Sequence[str]) -> tuple[Address, ...]:
@@ -31,6 +42,7 @@ def _target(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # what a look-up does first, and fails of
     except ValueError as error:
         raise SettingsError(f"`SIE_GATEWAY_WORKERS` has `{url}`: {error}", hint=hint) from error
     if parts.scheme != "http" or not parts.hostname or port is None or parts.path.strip("/") or parts.query:
@@ -44,20 +56,17 @@ async def look_up(host: str, port: int) -> list[tuple[int, str]]:
     return [(answer[0], str(answer[4][0])) for answer in answers]
 
 
-async def resolve(targets: Sequence[Address], *, lookup: Lookup = look_up) -> set[Address] | None:
-    """Every address of every target; None where a name could not be looked up for want of a name service.
-
-    A name that is known not to exist has no workers: that is a Service without a ready pod.
-    """
-    found: set[Address] = set()
+async def resolve(targets: Sequence[Address], *, lookup: Lookup = look_up) -> Found:
+    """Every address of every target. A name that is known not to exist has none: a Service without a pod."""
+    addresses: set[Address] = set()
+    failed: dict[str, str] = {}
     for target in targets:
         try:
-            found |= _one_family(await lookup(target.host, target.port), target.port)
-        except socket.gaierror as error:
+            addresses |= _one_family(await lookup(target.host, target.port), target.port)
+        except OSError as error:
             if error.errno not in _NO_SUCH_NAME:
-                logger.debug("lookup_failed", extra={"fields": {"host": target.host, "reason": str(error)}})
-                return None
-    return found
+                failed[target.host] = str(error)
+    return Found(frozenset(addresses), failed)
 
 
 def _one_family(answers: Sequence[tuple[int, str]], port: int) -> set[Address]:

@@ -7,8 +7,10 @@ worker's connection, which tells the worker that nobody waits.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sie_core.errors import ApiError
 from sie_core.http.asgi import Header, Receive, Scope, Send
@@ -73,8 +75,21 @@ class Patience:
         loop = asyncio.get_running_loop()
         self._over: Exception | None = None
         self._connection: Connection | None = None
+        self._dialling: asyncio.Task[Connection] | None = None
         self._watching = loop.create_task(self._watch(receive))
         self._timer = loop.call_at(deadline_s, self._expire) if deadline_s is not None else None
+
+    async def dialled(self, dial: Callable[[], Coroutine[Any, Any, Connection]]) -> Connection:
+        """The connection that `dial` makes. Raises what ended the wait before there was one."""
+        self.check()
+        self._dialling = asyncio.get_running_loop().create_task(dial())
+        try:
+            return await self._dialling
+        except asyncio.CancelledError:
+            self.check()
+            raise
+        finally:
+            self._dialling = None
 
     def attach(self, connection: Connection) -> None:
         """Raises what ended the wait, if it is over already."""
@@ -100,6 +115,8 @@ class Patience:
 
     def _end(self, reason: Exception) -> None:
         self._over = reason
+        if self._dialling is not None:
+            self._dialling.cancel()
         if self._connection is not None:
             self._connection.abort(reason)
 
@@ -165,27 +182,22 @@ class Forwarder:
     async def _ask(self, call: Call, worker: Worker, patience: Patience) -> Connection:
         """One worker. A kept connection that turns out to be closed is replaced once: that is no sign of a lost one."""
         self._table.send(worker.address, len(call.body) // BYTES_PER_TOKEN)
-        try:
-            return await self._ask_on(call, worker, patience, kept=True)
-        except _KeptWasClosed:
-            return await self._ask_on(call, worker, patience, kept=False)
+        kept = self._connections.kept(worker.address, now_s=self._clock())
+        if kept is not None:
+            with contextlib.suppress(Unanswered):
+                return await self._ask_on(kept, call, worker, patience)
+        dialled = await patience.dialled(lambda: self._connections.dial(worker.address))
+        return await self._ask_on(dialled, call, worker, patience)
 
-    async def _ask_on(self, call: Call, worker: Worker, patience: Patience, *, kept: bool) -> Connection:
-        connection, was_kept = await self._connections.take(worker.address, now_s=self._clock(), kept=kept)
+    async def _ask_on(self, connection: Connection, call: Call, worker: Worker, patience: Patience) -> Connection:
         try:
             patience.attach(connection)
             await connection.ask(request_head(call, worker, now_s=self._clock()), call.body)
-        except BaseException as error:
+        except BaseException:
             connection.close()
             self._connections.give(connection, now_s=self._clock())
-            if was_kept and isinstance(error, Unanswered):
-                raise _KeptWasClosed from error
             raise
         return connection
-
-
-class _KeptWasClosed(Exception):
-    """A kept connection was closed by the worker while it was idle."""
 
 
 async def _hand_back(connection: Connection, send: Send, *, headers: Sequence[Header]) -> None:
@@ -193,9 +205,12 @@ async def _hand_back(connection: Connection, send: Send, *, headers: Sequence[He
     back = [*_kept_headers(connection.headers, _NOT_HANDED_BACK), *headers]
     body = await connection.take()
     await send({"type": "http.response.start", "status": connection.status, "headers": back})
-    while body is not None and not connection.is_whole:
-        await send({"type": "http.response.body", "body": body, "more_body": True})
-        body = await connection.take()
+    try:
+        while body is not None and not connection.is_whole:
+            await send({"type": "http.response.body", "body": body, "more_body": True})
+            body = await connection.take()
+    except (ApiError, BadAnswer) as error:  # too late to tell the caller
+        raise CutOff(str(error)) from error
     await send({"type": "http.response.body", "body": body or b"", "more_body": False})
 
 

@@ -5,13 +5,15 @@ worker which has not been heard for too long are ended, so that their callers ar
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
 from sie_core.wire.messages import WorkerStatus
-from sie_gateway.upstream import BadAnswer, Connections, CutOff, Unanswered
+from sie_gateway.discovery import Found
+from sie_gateway.upstream import BadAnswer, Connection, Connections, CutOff, Unanswered
 from sie_gateway.workers import Address, WorkerTable
 
 PERIOD_S = 1.0
@@ -32,7 +34,7 @@ class Heartbeats:
     """Keeps a table true.
 
     Args:
-        lookup: the addresses there are now; None when they could not be looked up.
+        lookup: the addresses there are now.
         token: sent as bearer token, for workers that want one.
         clock: monotonic seconds, the same that the table is asked with.
     """
@@ -42,7 +44,7 @@ class Heartbeats:
         table: WorkerTable,
         connections: Connections,
         *,
-        lookup: Callable[[], Awaitable[set[Address] | None]],
+        lookup: Callable[[], Awaitable[Found]],
         token: str | None,
         clock: Callable[[], float],
         period_s: float = PERIOD_S,
@@ -54,6 +56,7 @@ class Heartbeats:
         self._clock = clock
         self._period_s = period_s
         self._asking: dict[Address, asyncio.Task[None]] = {}
+        self._failing: frozenset[str] = frozenset()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -69,8 +72,10 @@ class Heartbeats:
     async def look(self) -> None:
         """One round: which addresses there are, who is gone, and a task for each that is not."""
         found = await self._lookup()
-        if found is not None:
-            self._table.list_addresses(found)
+        self._table.list_addresses(found.addresses, is_whole=not found.failed)
+        if found.failed.keys() != self._failing:
+            self._failing = frozenset(found.failed)
+            _report_lookups(found)
         for address in self._table.forget_gone(self._clock()):
             self._connections.drop(address, CutOff(f"{address.authority} has not been heard of"))
         known = {worker.address for worker in self._table.all()}
@@ -99,32 +104,49 @@ class Heartbeats:
         """The worker's status, or why there is none."""
         try:
             async with asyncio.timeout(ANSWER_S):
-                return await self._get(address, kept=True)
+                return await self._get(address)
         except TimeoutError:
             return f"no answer within {ANSWER_S:g} s"
-        except (Unanswered, CutOff, BadAnswer, msgspec.MsgspecError) as error:
+        except (Unanswered, CutOff, BadAnswer, msgspec.MsgspecError, RecursionError) as error:
             return str(error)
 
-    async def _get(self, address: Address, *, kept: bool) -> WorkerStatus | str:
-        connection, was_kept = await self._connections.take(address, now_s=self._clock(), kept=kept)
+    async def _get(self, address: Address) -> WorkerStatus | str:
+        kept = self._connections.kept(address, now_s=self._clock())
+        if kept is not None:
+            with contextlib.suppress(Unanswered):  # it was closed while it was idle
+                return await self._get_on(kept)
+        return await self._get_on(await self._connections.dial(address))
+
+    async def _get_on(self, connection: Connection) -> WorkerStatus | str:
         try:
-            await connection.ask(self._head(address), b"")
+            await connection.ask(self._head(connection.address), b"")
             body = bytearray()
             while (part := await connection.take()) is not None and len(body) < BODY_LIMIT_BYTES:
                 body += part
             if connection.status != 200:
                 return f"`/heartbeat` answered {connection.status}"
-            return _decoder.decode(body)
-        except Unanswered:
-            if not was_kept:
-                raise
+            return _checked(_decoder.decode(body))
         finally:
             self._connections.give(connection, now_s=self._clock())
-        return await self._get(address, kept=False)
 
     def _head(self, address: Address) -> bytes:
         token = f"authorization: Bearer {self._token}\r\n" if self._token else ""
         return f"GET /heartbeat HTTP/1.1\r\nhost: {address.authority}\r\n{token}\r\n".encode()
+
+
+def _report_lookups(found: Found) -> None:
+    if found.failed:
+        logger.warning("lookup_failed", extra={"fields": dict(found.failed)})
+    else:
+        logger.info("lookup_succeeded", extra={"fields": {"addresses": len(found.addresses)}})
+
+
+def _checked(status: WorkerStatus) -> WorkerStatus | str:
+    """Its names are put into headers: a line end in one would begin a header of the worker's choosing."""
+    for name in (status.name, status.machine_profile, status.pool, status.bundle):
+        if not (name.isascii() and name.isprintable()):
+            return f"a name in `/heartbeat` is {ascii(name)[:80]}, want printable ASCII"
+    return status
 
 
 def _report(address: Address, heard: WorkerStatus | str) -> None:

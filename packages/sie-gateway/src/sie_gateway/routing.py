@@ -75,6 +75,8 @@ def route(
     profiles = _profiles(call.machine_profile)
     if profiles and configured and not _exists(profiles, configured, workers):
         return _no_such_profile(profiles[0], configured)
+    if call.pool is not None and not _may_come(call.pool, workers, configured):
+        return _no_such_pool(call.pool, workers)
     placed = [(worker, status) for worker, status in fresh if _is_place(status, call, bundles, profiles)]
     able = [worker for worker, status in placed if status.ready and call.model in worker.models]
     if able:
@@ -123,6 +125,20 @@ def _exists(profiles: Sequence[str], configured: Sequence[str], workers: Sequenc
     return "" in live or any(profile in live for profile in profiles)
 
 
+def _may_come(pool: str, workers: Sequence[Worker], configured: Sequence[str]) -> bool:
+    """Whether a worker of that pool is there, or can be on its way.
+
+    It can be while nobody at all is there, or an address is listed that has not answered yet, which may be of that
+    pool. It can be, too, where the pool has the name of a configured machine profile, as the chart names pools.
+    """
+    pools = _pools(workers)
+    return not pools or pool in pools or pool in configured or any(one.listed and one.status is None for one in workers)
+
+
+def _pools(workers: Sequence[Worker]) -> set[str]:
+    return {worker.status.pool for worker in workers if worker.status is not None}
+
+
 def _is_place(status: WorkerStatus, call: Envelope, bundles: Sequence[BundleName], profiles: Sequence[str]) -> bool:
     return (
         status.bundle in bundles
@@ -154,9 +170,6 @@ def _wait(
         estimate_s, why = STARTING_S, f"no worker with {wanted} has answered yet"
     else:
         estimate_s, why = ABSENT_S, f"there is no worker with {wanted}"
-    pools = sorted({worker.status.pool for worker in workers if worker.status is not None})
-    if call.pool is not None and call.pool not in pools and pools:
-        why += f"; pools heard of: {_named(pools)}"
     return Wait(gpu=gpu, bundle=bundles[0], pool=call.pool, estimated_wait_s=estimate_s, message=why)
 
 
@@ -188,6 +201,11 @@ def _no_such_profile(profile: str, configured: Sequence[str]) -> Refuse:
     message = f"machine profile `{profile}` is not one of this cluster's"
     error = ApiError("GPU_NOT_CONFIGURED", message, hint=f"it has {_named(configured)}", extra=said)
     return Refuse(error, also=said)
+
+
+def _no_such_pool(pool: str, workers: Sequence[Worker]) -> Refuse:
+    hint = f"pools are {_named(sorted(_pools(workers)))}"
+    return Refuse(ApiError("NOT_FOUND", f"no worker is in a pool `{pool}`", hint=hint))
 
 
 def _named(names: Iterable[str]) -> str:

@@ -15,7 +15,8 @@ from sie_core.http.asgi import Header
 from sie_gateway.workers import Address
 
 HEAD_LIMIT_BYTES: Final = 64 << 10
-"""Headers of a worker's answer; ours take less than one KiB."""
+"""What may come without the end of a head or a byte of a body: headers, trailers, the headers of chunks. Ours take less
+than one KiB."""
 
 HOLD_BYTES: Final = 256 << 10
 """An answer is passed on once it is whole or has grown so far: a worker that dies before that costs the caller a
@@ -61,7 +62,7 @@ class Connection(asyncio.Protocol):
         self.status = 0
         self.headers: list[Header] = []
         self._parts: deque[bytes] = deque()
-        self._waiting_bytes = self._head_bytes = 0
+        self._waiting_bytes = self._quiet_bytes = 0
         self._has_head = self._is_whole = self._keeps = self._is_paused = self._has_surplus = False
 
     @property
@@ -147,14 +148,13 @@ class Connection(asyncio.Protocol):
         if not self._asking or self._is_whole:
             self.abort(BadAnswer(f"{self.address.authority} sent bytes that nobody asked for"))
             return
-        if not self._has_head:
-            self._head_bytes += len(data)
+        self._quiet_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self.abort(BadAnswer(f"{self.address.authority} did not answer in HTTP: {error or type(error).__name__}"))
             return
-        if not self._has_head and self._head_bytes > HEAD_LIMIT_BYTES:
+        if self._quiet_bytes > HEAD_LIMIT_BYTES and not self._is_whole:
             self.abort(BadAnswer(f"{self.address.authority} sent more than {HEAD_LIMIT_BYTES} bytes of headers"))
             return
         if self._waiting_bytes > READ_AHEAD_BYTES and not self._is_whole and self._transport is not None:
@@ -165,7 +165,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._asking and self._has_head and not self._is_whole and exc is None and self._ends_with_connection():
             self._is_whole = True
-        came = self._has_head or self._head_bytes > 0
+        came = self._has_head or self._quiet_bytes > 0
         said = f"{self.address.authority} closed the connection" + (f": {exc}" if exc else "")
         self._end(CutOff(said) if came else Unanswered(said))
         self._transport = None
@@ -181,7 +181,7 @@ class Connection(asyncio.Protocol):
             self._has_surplus = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._has_surplus:
+        if self._has_surplus or self._has_head:  # after the head come trailers, which nobody may take for headers
             return
         self.headers.append((name.lower(), value))
 
@@ -190,18 +190,20 @@ class Connection(asyncio.Protocol):
             return
         self.status = self._parser.get_status_code()
         self._has_head = self.status >= 200
+        self._quiet_bytes = 0
 
     def on_body(self, body: bytes) -> None:
         if self._has_surplus:
             return
         self._parts.append(body)
         self._waiting_bytes += len(body)
+        self._quiet_bytes = 0
 
     def on_message_complete(self) -> None:
         if self._has_surplus:
             return
         if self.status < 200:  # 100 Continue and the like come before the answer
-            self.headers, self._head_bytes = [], 0
+            self.headers = []
             return
         self._is_whole = True
         self._keeps = self._parser.should_keep_alive()
@@ -214,22 +216,38 @@ class Connections:
         self._idle: dict[Address, deque[Connection]] = {}
         self._busy: dict[Address, set[Connection]] = {}
 
-    async def take(self, address: Address, *, now_s: float, kept: bool = True) -> tuple[Connection, bool]:
-        """A connection, and whether it was kept from an earlier call; `kept=False` dials anew.
+    def kept(self, address: Address, *, now_s: float) -> Connection | None:
+        """A connection that an earlier call has left open. The worker may be closing it just now."""
+        idle = self._idle.get(address)
+        while idle:
+            connection = idle.pop()
+            if connection.usable and now_s - connection.idle_since_s < IDLE_S:
+                self._busy.setdefault(address, set()).add(connection)
+                return connection
+            connection.close()
+        return None
 
-        Raises `Unanswered` when nobody takes the connection within `CONNECT_S`.
-        """
-        connection = self._kept(address, now_s) if kept else None
-        was_kept = connection is not None
-        if connection is None:
-            connection = await self._dial(address)
+    async def dial(self, address: Address) -> Connection:
+        """A new connection. Raises `Unanswered` when nobody takes it within `CONNECT_S`."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_S):
+                _, connection = await loop.create_connection(lambda: Connection(address), address.host, address.port)
+        except TimeoutError:
+            raise Unanswered(f"{address.authority} did not take a connection within {CONNECT_S:g} s") from None
+        except OSError as error:
+            raise Unanswered(f"{address.authority}: {error.strerror or error}") from error
         self._busy.setdefault(address, set()).add(connection)
-        return connection, was_kept
+        return connection
 
     def give(self, connection: Connection, *, now_s: float) -> None:
-        """Back after a call, whatever became of it."""
-        self._busy.get(connection.address, set()).discard(connection)
-        idle = self._idle.setdefault(connection.address, deque())
+        """Back after a call, whatever became of it. Of an address that is not called any more nothing is kept."""
+        address = connection.address
+        if (busy := self._busy.get(address)) is None:  # dropped meanwhile
+            connection.close()
+            return
+        busy.discard(connection)
+        idle = self._idle.setdefault(address, deque())
         if connection.release() and len(idle) < IDLE_LIMIT:
             connection.idle_since_s = now_s
             idle.append(connection)
@@ -246,23 +264,3 @@ class Connections:
     def close(self) -> None:
         for address in {*self._idle, *self._busy}:
             self.drop(address, CutOff("the gateway is stopping"))
-
-    def _kept(self, address: Address, now_s: float) -> Connection | None:
-        idle = self._idle.get(address)
-        while idle:
-            connection = idle.pop()
-            if connection.usable and now_s - connection.idle_since_s < IDLE_S:
-                return connection
-            connection.close()
-        return None
-
-    async def _dial(self, address: Address) -> Connection:
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(CONNECT_S):
-                _, connection = await loop.create_connection(lambda: Connection(address), address.host, address.port)
-        except TimeoutError:
-            raise Unanswered(f"{address.authority} did not take a connection within {CONNECT_S:g} s") from None
-        except OSError as error:
-            raise Unanswered(f"{address.authority}: {error.strerror or error}") from error
-        return connection

@@ -98,14 +98,18 @@ class WorkerTable:
     def all(self) -> tuple[Worker, ...]:
         return tuple(self._workers.values())
 
-    def list_addresses(self, addresses: Iterable[Address]) -> None:
+    def list_addresses(self, addresses: Iterable[Address], *, is_whole: bool = True) -> None:
         """What discovery found. An address that is no longer there stays until it has not been heard for `GONE_S`:
         an outage of the name service must not take workers out of service that answer.
+
+        Args:
+            is_whole: false when some names could not be looked up: what is missing may be theirs.
         """
         found = set(addresses)
         for address, worker in self._workers.items():
-            if worker.listed != (address in found):
-                self._workers[address] = replace(worker, listed=address in found)
+            listed = address in found or (worker.listed and not is_whole)
+            if worker.listed != listed:
+                self._workers[address] = replace(worker, listed=listed)
         for address in sorted(found - self._workers.keys()):
             self._workers[address] = Worker(address)
 
