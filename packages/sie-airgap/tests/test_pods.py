@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sie_airgap.failures import Misused
 from sie_airgap.pod_roots import outermost
 from sie_airgap.pods import ManifestError, hosts_file, read
 
 CLAIM = {"name": "v", "persistentVolumeClaim": {"claimName": "c"}}
+PROJECTED = {"secretName": "keys", "items": [{"key": "k", "path": "../../etc/passwd"}]}
 ADDRESSES = ("10.77.0.10", "10.77.0.11", "10.77.0.12")
 
 
@@ -113,6 +115,38 @@ def test_optional_secret_that_is_not_there_leaves_the_variable_out():
 def test_what_a_rehearsal_cannot_do_is_refused_by_name(workload: dict[str, Any], said: str):
     with pytest.raises(ManifestError, match=said):
         cluster(workload)
+
+
+def mounted(**mount: str) -> dict[str, Any]:
+    mounts = {"volumeMounts": [{"name": "v", "mountPath": "/models", **mount}]}
+    return deployment(container=mounts, pod={"volumes": [{"name": "v", "emptyDir": {}}]})
+
+
+@pytest.mark.parametrize(
+    ("objects", "said"),
+    [
+        ((deployment("../worker"),), "a Deployment is called `../worker`"),
+        ((deployment(container={"name": "x; reboot"}),), "a container is called `x; reboot`"),
+        ((deployment(pod={"volumes": [{"name": "..", "emptyDir": {}}]}),), "a volume is called `..`"),
+        ((mounted(mountPath="/models/../../etc"),), "`mountPath` of volume `v` is `/models/../../etc`"),
+        ((mounted(subPath="../../.."),), "`subPath` of volume `v` is `../../..`"),
+        ((deployment(), secret(**{"../../../etc/passwd": "x"})), "Secret `keys` has the key `../../../etc/passwd`"),
+        (
+            (deployment(pod={"volumes": [{"name": "v", "hostPath": {"path": "/data/../etc"}}]}),),
+            "`hostPath` of volume `v` is `/data/../etc`",
+        ),
+        (
+            (deployment(pod={"volumes": [{"name": "v", "secret": PROJECTED}]}), secret(k="x")),
+            "a path of volume `v` is `../../etc/passwd`",
+        ),
+    ],
+)
+def test_names_and_paths_that_no_api_server_takes_reach_no_disk(objects: tuple[dict[str, Any], ...], said: str):
+    """A rehearsal makes files and shell scripts of them, as root."""
+    with pytest.raises(Misused) as refused:
+        cluster(*objects)
+
+    assert said in str(refused.value)
 
 
 def test_service_that_moves_a_port_is_refused_with_both():

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sie_airgap import pod_names
 from sie_airgap.failures import Failure
 from sie_core.settings import Secret
 
@@ -124,6 +125,7 @@ def read(objects: Objects, *, namespace: str, addresses: Iterator[str]) -> Clust
     Raises:
         ManifestError: a Secret, ConfigMap or key that is named and not there (exit code 4), or something
             that cannot be rehearsed: an exec probe, a Service that moves a port, no workload at all (2).
+        Misused: a name or path that no API server would accept.
     """
     lookup = _Lookup(objects, namespace)
     pods: list[Pod] = []
@@ -182,11 +184,16 @@ class _Lookup:
 
 
 def _data(each: Mapping[str, Any]) -> dict[str, Secret]:
-    plain = {key: Secret(str(value)) for key, value in (each.get("stringData") or {}).items()}
+    plain = _checked(each, "stringData")
     if each["kind"] == "ConfigMap":
-        return plain | {key: Secret(str(value)) for key, value in (each.get("data") or {}).items()}
-    decoded = {key: Secret(b64decode(value).decode()) for key, value in (each.get("data") or {}).items()}
+        return plain | _checked(each, "data")
+    decoded = {key: Secret(b64decode(value.reveal()).decode()) for key, value in _checked(each, "data").items()}
     return decoded | plain
+
+
+def _checked(each: Mapping[str, Any], part: str) -> dict[str, Secret]:
+    what = f"{each['kind']} `{each['metadata']['name']}`"
+    return {pod_names.key(key, what): Secret(str(value)) for key, value in (each.get(part) or {}).items()}
 
 
 def _replicas(workload: Mapping[str, Any]) -> int:
@@ -195,9 +202,9 @@ def _replicas(workload: Mapping[str, Any]) -> int:
 
 def _pod(workload: Mapping[str, Any], lookup: _Lookup, *, address: str) -> Pod:
     template = workload["spec"]["template"]
-    spec, name = template["spec"], workload["metadata"]["name"]
+    spec, own = template["spec"], pod_names.name(workload["metadata"]["name"], f"a {workload['kind']}")
     fields = {
-        "metadata.name": f"{name}-0",
+        "metadata.name": f"{own}-0",
         "metadata.namespace": lookup.namespace,
         "status.podIP": address,
         "status.podIPs": address,
@@ -205,10 +212,10 @@ def _pod(workload: Mapping[str, Any], lookup: _Lookup, *, address: str) -> Pod:
     }
     volumes = tuple(_volume(each, lookup) for each in spec.get("volumes") or ())
     return Pod(
-        name=name,
-        workload=f"{workload['kind']}/{name}",
+        name=own,
+        workload=f"{workload['kind']}/{own}",
         labels=template["metadata"].get("labels") or {},
-        hostname=spec.get("hostname") or f"{name}-0",
+        hostname=spec.get("hostname") or f"{own}-0",
         init=tuple(_container(each, lookup, fields) for each in spec.get("initContainers") or ()),
         containers=tuple(_container(each, lookup, fields) for each in spec["containers"]),
         volumes=volumes,
@@ -226,7 +233,7 @@ def _container(each: Mapping[str, Any], lookup: _Lookup, fields: Mapping[str, st
             f"container `{each['name']}` has no `command`: what its image would start cannot be known here", exit_code=2
         )
     return Container(
-        name=each["name"],
+        name=pod_names.name(each["name"], "a container"),
         image=each["image"],
         argv=argv,
         env=env,
@@ -286,28 +293,35 @@ def _expanded(text: str, env: Mapping[str, Secret]) -> str:
 
 def _mount(mount: Mapping[str, Any]) -> Mount:
     return Mount(
-        volume=mount["name"],
-        path=mount["mountPath"],
+        volume=pod_names.name(mount["name"], "a mounted volume"),
+        path=pod_names.absolute_path(mount["mountPath"], f"`mountPath` of volume `{mount['name']}`"),
         read_only=bool(mount.get("readOnly")),
-        sub_path=mount.get("subPath", ""),
+        sub_path=pod_names.inner_path(mount.get("subPath", ""), f"`subPath` of volume `{mount['name']}`"),
     )
 
 
 def _volume(each: Mapping[str, Any], lookup: _Lookup) -> Volume:
-    name = each["name"]
+    own = pod_names.name(each["name"], "a volume")
     if "emptyDir" in each:
-        return Volume(name=name)
+        return Volume(name=own)
     if "hostPath" in each:
-        return Volume(name=name, host=each["hostPath"]["path"])
-    for key, kind, field_name in (("secret", "Secret", "secretName"), ("configMap", "ConfigMap", "name")):
-        if key in each:
-            source = each[key]
+        return Volume(name=own, host=pod_names.absolute_path(each["hostPath"]["path"], f"`hostPath` of volume `{own}`"))
+    for source_key, kind, field_name in (("secret", "Secret", "secretName"), ("configMap", "ConfigMap", "name")):
+        if source_key in each:
+            source = each[source_key]
             data = lookup.all(kind, source[field_name], optional=bool(source.get("optional")))
-            items = source.get("items")
-            files = {item["path"]: data[item["key"]] for item in items} if items else data
-            return Volume(name=name, files=files)
-    kinds = ", ".join(f"`{key}`" for key in each if key != "name")
-    raise ManifestError(f"volume `{name}` is a {kinds}, which a rehearsal has not", exit_code=2)
+            return Volume(name=own, files=_projected(data, source.get("items"), own))
+    kinds = ", ".join(f"`{kind}`" for kind in each if kind != "name")
+    raise ManifestError(f"volume `{own}` is a {kinds}, which a rehearsal has not", exit_code=2)
+
+
+def _projected(
+    data: Mapping[str, Secret], items: Sequence[Mapping[str, str]] | None, volume: str
+) -> Mapping[str, Secret]:
+    """All of the data under its keys, or what `items` names under the paths that it gives."""
+    if not items:
+        return data
+    return {pod_names.inner_path(item["path"], f"a path of volume `{volume}`"): data[item["key"]] for item in items}
 
 
 def _probe(each: Mapping[str, Any], key: str, ports: Mapping[str, int]) -> Probe | None:
@@ -329,7 +343,7 @@ def _probe(each: Mapping[str, Any], key: str, ports: Mapping[str, int]) -> Probe
 
 
 def _service(each: Mapping[str, Any], pods: Iterable[Pod], namespace: str) -> Service:
-    name, spec = each["metadata"]["name"], each["spec"]
+    own, spec = pod_names.name(each["metadata"]["name"], "a Service"), each["spec"]
     selector = spec.get("selector") or {}
     chosen = [pod for pod in pods if selector and selector.items() <= pod.labels.items()]
     ports = tuple(int(port["port"]) for port in spec.get("ports") or ())
@@ -338,11 +352,11 @@ def _service(each: Mapping[str, Any], pods: Iterable[Pod], namespace: str) -> Se
             target = _target_port(port, pod)
             if target != int(port["port"]):
                 raise ManifestError(
-                    f"Service `{name}` listens on {port['port']} and its pod `{pod.name}` on {target}: "
+                    f"Service `{own}` listens on {port['port']} and its pod `{pod.name}` on {target}: "
                     "a rehearsal does not move ports",
                     exit_code=2,
                 )
-    return Service(name=name, namespace=namespace, pods=tuple(pod.name for pod in chosen), ports=ports)
+    return Service(name=own, namespace=namespace, pods=tuple(pod.name for pod in chosen), ports=ports)
 
 
 def _target_port(port: Mapping[str, Any], pod: Pod) -> int:
