@@ -34,7 +34,8 @@ from sie_testing import parts
 
 MINILM = ModelId("sentence-transformers/all-MiniLM-L6-v2")
 
-_LISTENING = re.compile(rb"http://127\.0\.0\.1:\d+")
+_LISTENING = re.compile(rb"listening[^\n]*?(http://127\.0\.0\.1:\d+)")
+"""Its own address; one before it in the log may be that of a hub."""
 _READY_TIMEOUT_S = 60.0
 _STOP_TIMEOUT_S = 40.0
 
@@ -126,8 +127,8 @@ def _ready_url(name: str, process: subprocess.Popen[bytes], log: Path, ready: Ca
     deadline_s = time.monotonic() + _READY_TIMEOUT_S
     while process.poll() is None and time.monotonic() < deadline_s:
         found = _LISTENING.search(log.read_bytes())
-        if found is not None and ready(found.group().decode()):
-            return found.group().decode()
+        if found is not None and ready(found[1].decode()):
+            return found[1].decode()
         time.sleep(0.02)
     state = "is not ready" if process.poll() is None else f"ended with status {process.returncode}"
     raise RuntimeError(f"`{name}` {state}\n{_tail(log)}")
