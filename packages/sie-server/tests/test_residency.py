@@ -166,6 +166,7 @@ def test_the_heartbeat_says_what_a_gateway_routes_by(site: Any) -> None:
     assert status["models"] == ["acme/other", "acme/tiny"]
     assert (status["ready"], status["queued_tokens"], status["bundle"]) == (True, 0, "default")
     assert status["fingerprint"] == catalog(spec(), spec(OTHER)).fingerprint
+    assert status["served"] == {"acme/tiny": {"revision": "1" * 40, "verified": True, "precision": "f32"}}
 
 
 def test_the_list_of_models_is_one_for_both_kinds_of_client(site: Any) -> None:
@@ -177,6 +178,8 @@ def test_the_list_of_models_is_one_for_both_kinds_of_client(site: Any) -> None:
     loaded = by_name["acme/tiny"]
     assert (loaded["dims"], loaded["max_sequence_length"], loaded["verified"]) == ({"dense": 8}, 16, True)
     assert (loaded["id"], loaded["object"], loaded["revision"]) == ("acme/tiny", "model", "1" * 40)
+    assert (loaded["precision"], loaded["device"]) == ("f32", "cpu")
+    assert not {"precision", "device"} & by_name["acme/other"].keys()
 
 
 def test_a_new_catalog_unloads_what_changed_and_leaves_what_did_not(sites: Any) -> None:

@@ -5,6 +5,7 @@ the small file travels in the archive. `compare` asks again elsewhere and grades
 """
 
 import platform
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ import numpy as np
 from msgspec import Struct
 
 from sie_airgap import __version__
-from sie_airgap.failures import Drift, Failure
+from sie_airgap.failures import Drift, Failure, Misused
 from sie_airgap.grading import Grade, Graded, Vector, grade, ranks_hold, tells_apart
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import Unreachable
@@ -27,6 +28,9 @@ from sie_sdk.types import ModelInfo
 GOLDEN_VERSION = 1
 PATIENCE_S = 300.0
 """How long one answer may take, loading the model included."""
+HEARD_WITHIN_S = 3
+"""A gateway says what a model that was just loaded computes in once its worker was heard again: each second."""
+BF16 = "bf16"
 TEXTS: Mapping[str, str] = {
     "short": "hello world",
     "empty": "",
@@ -56,15 +60,17 @@ class Answer(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class GoldenModel(Struct, frozen=True, forbid_unknown_fields=True):
-    """The answers of one model at one commit."""
+    """The answers of one model at one commit, and what they were computed in and on, where the server says it."""
 
     id: ModelId
     revision: Revision
     answers: tuple[Answer, ...]
+    precision: str | None = None
+    device: str | None = None
 
 
 class Golden(Struct, frozen=True, forbid_unknown_fields=True):
-    """What was recorded, of which lock, and where."""
+    """What was recorded, of which lock, and with which toolkit (`environment`)."""
 
     version: int
     lock: Digest
@@ -83,12 +89,14 @@ class Comparison:
     """One model's grade.
 
     Attributes:
+        computed: what the two sides computed in, the recorded one first.
         answers: name of the text → its grade.
         ranks_held: whether the answers rank each other as the recorded ones do.
         errors: what differs besides vectors: a text refused here and not there, or the reverse.
     """
 
     id: ModelId
+    computed: tuple[str | None, str | None]
     answers: Mapping[str, Graded]
     ranks_held: bool
     errors: tuple[str, ...]
@@ -104,7 +112,8 @@ class Comparison:
         worst = max((one.max_abs for one in self.answers.values()), default=float("inf"))
         cosine = min((one.cosine for one in self.answers.values()), default=0.0)
         figures = f"largest difference {worst:.1e}, least cosine {cosine:.6f}"
-        yield f"{self.id}: {len(self.answers)} answers {self.grade} ({figures})"
+        sides = "; {} recorded, {} here".format(*(precision or "unknown precision" for precision in self.computed))
+        yield f"{self.id}: {len(self.answers)} answers {self.grade} ({figures}{sides})"
         for name, one in self.answers.items():
             if one.grade is Grade.DIFFERENT:
                 yield f"  {name}: different (largest difference {one.max_abs:.1e}, cosine {one.cosine:.6f})"
@@ -120,9 +129,10 @@ def record(models: Sequence[LockedModel], lock: Digest, url: str) -> Golden:
         Unreachable: nobody answers at `url`, or it does not serve a model.
         Drift: it serves another commit than the lock's.
         Void: two different texts have the same vector, so that nothing could be told from them.
+        Misused: `url` is none.
     """
-    with SIEClient(url) as client:
-        recorded = tuple(GoldenModel(model.id, model.revision, _recorded(client, model)) for model in models)
+    with _client(url) as client:
+        recorded = tuple(_recorded(client, model) for model in models)
     for model in recorded:
         if not tells_apart([answer.vector for answer in model.answers if answer.vector is not None]):
             raise Void(f"`{model.id}` at {url} gives the same vector for different texts, or none at all")
@@ -130,30 +140,36 @@ def record(models: Sequence[LockedModel], lock: Digest, url: str) -> Golden:
 
 
 def compare(golden: Golden, url: str, *, gpu: str | None = None) -> list[Comparison]:
-    """Ask the same again, of another worker or through a gateway. Raises `Unreachable`."""
-    with SIEClient(url, gpu=gpu) as client:
+    """Ask the same again, of another worker or through a gateway. Raises `Unreachable`, `Misused`."""
+    with _client(url, gpu=gpu) as client:
         found = []
         for model in golden.models:
             _served(client, model.id)
-            found.append(compared(model, _asked(client, model.id)))
+            now = _asked(client, model.id, {answer.name: answer.text for answer in model.answers})
+            found.append(compared(model, now, precision=_loaded(client, model.id).get("precision")))
         return found
 
 
-def compared(recorded: GoldenModel, now: Sequence[Answer]) -> Comparison:
-    """Pure: every recorded answer against the one of the same name."""
+def compared(recorded: GoldenModel, now: Sequence[Answer], *, precision: str | None) -> Comparison:
+    """Pure: every recorded answer against the one of the same name.
+
+    Args:
+        precision: what `now` was computed in; None: nobody said so, and it is held to float32.
+    """
+    in_bf16 = any(BF16 in (one or "").split(",") for one in (recorded.precision, precision))
     by_name = {answer.name: answer for answer in now}
     grades: dict[str, Graded] = {}
     errors: list[str] = []
     for before in recorded.answers:
         after = by_name[before.name]
         if before.vector is not None and after.vector is not None:
-            grades[before.name] = grade(before.vector, after.vector)
+            grades[before.name] = grade(before.vector, after.vector, in_bf16=in_bf16)
         elif before.error != after.error:
             errors.append(f"{before.name}: was {before.error or 'a vector'}, is {after.error or 'a vector'}")
     same_shape = [name for name, one in grades.items() if one.cosine > 0]
     pairs = [(_vector(recorded.answers, name), _vector(now, name)) for name in same_shape]
     held = ranks_hold([a for a, _ in pairs], [b for _, b in pairs]) if len(pairs) == len(grades) and pairs else False
-    return Comparison(recorded.id, grades, held, tuple(errors))
+    return Comparison(recorded.id, (recorded.precision, precision), grades, held, tuple(errors))
 
 
 def _vector(answers: Sequence[Answer], name: str) -> Vector:
@@ -177,14 +193,35 @@ def decode_golden(data: bytes) -> Golden:
     return golden
 
 
-def _recorded(client: SIEClient, model: LockedModel) -> tuple[Answer, ...]:
-    serves = _served(client, model.id).get("revision", model.revision)
+def _client(url: str, *, gpu: str | None = None) -> SIEClient:
+    try:
+        return SIEClient(url, gpu=gpu)
+    except ValueError as error:
+        raise Misused(f"--url is `{url}`: want `http://HOST:PORT` or `https://HOST`") from error
+
+
+def _recorded(client: SIEClient, model: LockedModel) -> GoldenModel:
+    _served(client, model.id)
+    answers = _asked(client, model.id, TEXTS)
+    info = _loaded(client, model.id)
+    serves = info.get("revision") or model.revision
     if serves != model.revision:
         raise Drift(
             f"{client.base_url} serves another commit of `{model.id}`\n  want  {model.revision}\n  have  {serves}",
             hint="start the worker on what `sie-airgap mirror weights file:///FOLDER` wrote",
         )
-    return _asked(client, model.id)
+    return GoldenModel(model.id, model.revision, answers, info.get("precision"), info.get("device"))
+
+
+def _loaded(client: SIEClient, model: ModelId) -> ModelInfo:
+    """What the server says of a model that has just answered; a gateway may have to hear of it first."""
+    info = _served(client, model)
+    for _ in range(HEARD_WITHIN_S):
+        if "precision" in info:
+            break
+        time.sleep(1.0)
+        info = _served(client, model)
+    return info
 
 
 def _served(client: SIEClient, model: ModelId) -> ModelInfo:
@@ -198,9 +235,9 @@ def _served(client: SIEClient, model: ModelId) -> ModelInfo:
         ) from error
 
 
-def _asked(client: SIEClient, model: ModelId) -> tuple[Answer, ...]:
+def _asked(client: SIEClient, model: ModelId, texts: Mapping[str, str]) -> tuple[Answer, ...]:
     """One call a text, so that what one text is refused for does not hide the others."""
-    return tuple(_answer(client, model, name, text) for name, text in TEXTS.items())
+    return tuple(_answer(client, model, name, text) for name, text in texts.items())
 
 
 def _answer(client: SIEClient, model: ModelId, name: str, text: str) -> Answer:

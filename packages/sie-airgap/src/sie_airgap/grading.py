@@ -1,8 +1,9 @@
 """How near an answer is to the recorded one. Pure.
 
 Two runs of one model agree bit for bit on one machine; on another CPU, or in another precision, they agree
-within an envelope: 1e-5 at most between float32 runs, a cosine of 0.9995 at least when one was in bfloat16,
-whose answers must also rank each other as the recorded ones do. Anything else is another model.
+within an envelope: 1e-5 at most between float32 runs, a cosine of 0.9995 at least where one side computes in
+bfloat16, whose answers must also rank each other as the recorded ones do. Anything else is another model; a
+float32 run that is only as near as bfloat16 would be is one, too.
 """
 
 from collections.abc import Sequence
@@ -41,8 +42,12 @@ class Graded:
     cosine: float
 
 
-def grade(recorded: Vector, now: Vector) -> Graded:
-    """Both (dims,) float32. Another length, or what is no number, is another model."""
+def grade(recorded: Vector, now: Vector, *, in_bf16: bool) -> Graded:
+    """Both (dims,) float32. Another length, or what is no number, is another model.
+
+    Args:
+        in_bf16: whether one side at least computed in bfloat16.
+    """
     if recorded.shape != now.shape or not np.isfinite(now).all():
         return Graded(Grade.DIFFERENT, float("inf"), 0.0)
     if np.array_equal(recorded, now):
@@ -51,7 +56,7 @@ def grade(recorded: Vector, now: Vector) -> Graded:
     cosine = _cosine(recorded, now)
     if max_abs <= F32_MAX_ABS:
         return Graded(Grade.WITHIN_F32, max_abs, cosine)
-    return Graded(Grade.WITHIN_BF16 if cosine >= BF16_MIN_COSINE else Grade.DIFFERENT, max_abs, cosine)
+    return Graded(Grade.WITHIN_BF16 if in_bf16 and cosine >= BF16_MIN_COSINE else Grade.DIFFERENT, max_abs, cosine)
 
 
 def ranks_hold(recorded: Sequence[Vector], now: Sequence[Vector]) -> bool:
@@ -66,13 +71,13 @@ def ranks_hold(recorded: Sequence[Vector], now: Sequence[Vector]) -> bool:
 
 
 def tells_apart(recorded: Sequence[Vector]) -> bool:
-    """The control: whether the grader calls the answer to one text different from that to the next.
+    """The control: whether the grader, at its most lenient, tells the answer to one text from that to the next.
 
     Where it does not, a good grade would mean nothing.
     """
     following = [*recorded[1:], *recorded[:1]]
     return len(recorded) > 1 and all(
-        grade(a, b).grade is Grade.DIFFERENT for a, b in zip(recorded, following, strict=True)
+        grade(a, b, in_bf16=True).grade is Grade.DIFFERENT for a, b in zip(recorded, following, strict=True)
     )
 
 

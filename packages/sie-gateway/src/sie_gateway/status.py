@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.spec import ModelSpec
@@ -101,8 +101,11 @@ def _served(catalog: Catalog, up: Sequence[tuple[Worker, WorkerStatus]]) -> list
 
 
 def _entry(name: str, catalog: Catalog, up: Sequence[tuple[Worker, WorkerStatus]]) -> ModelEntry:
+    """What a worker that has it loaded says of it; the catalog where none has."""
     serving = [(worker, status) for worker, status in up if name in status.models]
     loaded = any(name in status.loaded for _, status in serving)
+    served = [status.served[name] for _, status in serving if name in status.served]
+    revisions = sorted({one.revision for one in served})
     spec = catalog.find(name)
     bundles = [str(bundle) for bundle in catalog.bundles_of(spec.id)] if spec is not None else []
     return ModelEntry(
@@ -114,7 +117,10 @@ def _entry(name: str, catalog: Catalog, up: Sequence[tuple[Worker, WorkerStatus]
         loaded=loaded,
         state="loaded" if loaded else "available",
         max_sequence_length=spec.max_tokens if spec is not None else None,
-        revision=spec.revision if spec is not None else None,
+        revision=",".join(revisions) or (spec.revision if spec is not None else None),
+        verified=all(one.verified for one in served) if served else None,
+        precision=",".join(sorted({one.precision for one in served})) or UNSET,
+        device=", ".join(sorted({status.hardware for _, status in serving if name in status.served})) or UNSET,
         profiles={"default": {"is_default": True}},
         bundles=bundles or sorted({status.bundle for _, status in serving}),
         worker_count=len(serving),

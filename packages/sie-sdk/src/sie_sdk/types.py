@@ -119,6 +119,8 @@ class ModelInfo(TypedDict, total=False):
     max_sequence_length: int
     revision: str
     verified: bool
+    precision: str
+    device: str
     bundles: list[str]
     worker_count: int
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -218,6 +219,16 @@ def cores() -> int:
     return available if quota == "max" else max(1, min(available, math.ceil(int(quota) / int(period))))
 
 
+def cpu_name() -> str:
+    """What this machine calls its processor; the architecture where it does not say."""
+    try:
+        with Path("/proc/cpuinfo").open() as file:  # the first lines: each core's are looked up as they are read
+            named = (line.partition(":")[2].strip() for line in islice(file, 10) if line.startswith("model name"))
+            return next(named, "") or os.uname().machine
+    except OSError:
+        return os.uname().machine
+
+
 def maker(settings: ServeSettings, sources: Sources) -> Callable[[ModelSpec, Say], Made]:
     """What the engine loads models by: files that are verified, then a graph built of them."""
     streams, threads = streams_of(cores())
@@ -266,6 +277,7 @@ def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, drain: "D
         bundle=settings.bundle,
         machine_profile=settings.machine_profile,
         device=settings.gpu_type or settings.device,
+        hardware=cpu_name(),
     )
     auth = _auth(settings)
     return Worker(engine, catalog, identity=identity, auth=auth, drain=drain, max_body_bytes=settings.max_body_bytes)

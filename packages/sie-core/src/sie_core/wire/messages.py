@@ -118,6 +118,8 @@ class ModelEntry(Struct):
         state: available, loading, loaded, unloading or failed.
         revision: the commit served; None until it is known.
         verified: whether every file was checked against a manifest that the operator vouches for.
+        precision: what a loaded model computes in: `f32` or `bf16`; both, with a comma, where workers differ.
+        device: what a loaded model runs on, as the machine calls it.
     """
 
     name: str
@@ -129,6 +131,8 @@ class ModelEntry(Struct):
     max_sequence_length: int | None = None
     revision: str | None = None
     verified: bool | None = None
+    precision: str | UnsetType = UNSET
+    device: str | UnsetType = UNSET
     profiles: dict[str, dict[str, bool]] = {}
     last_error: dict[str, Any] | None = None
     bundles: list[str] = []
@@ -147,14 +151,25 @@ class ModelList(Struct):
     object: str = "list"
 
 
+class Served(Struct, frozen=True, omit_defaults=True):
+    """A loaded model, as its worker knows it: `revision`, `verified` and `precision` as in `ModelEntry`."""
+
+    revision: str
+    verified: bool = False
+    precision: str = ""
+
+
 class WorkerStatus(Struct, omit_defaults=True):
-    """`GET /heartbeat` of a worker: what a gateway must know to route to it.
+    """`GET /heartbeat` of a worker: what a gateway must know to route to it, and to say who serves what.
 
     Attributes:
         loaded: ids of the models that answer at once.
         models: ids of all models it would serve.
         queued_tokens: tokens admitted and not yet answered, over all models.
         fingerprint: of the catalog that it holds.
+        device: what its models run on, as people call it.
+        hardware: the same, as the machine calls it.
+        served: what each of `loaded` is.
     """
 
     name: str
@@ -169,3 +184,5 @@ class WorkerStatus(Struct, omit_defaults=True):
     version: str
     device: str = "cpu"
     gpu_count: int = 0
+    hardware: str = ""
+    served: dict[str, Served] = {}

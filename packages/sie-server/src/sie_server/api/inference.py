@@ -40,6 +40,7 @@ class Identity:
     Attributes:
         machine_profile: None where it was not told, and calls for any kind of machine are taken.
         device: what its models run on, as people call it.
+        hardware: the same, as the machine calls it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Identity:
     bundle: str
     machine_profile: str | None
     device: str = "cpu"
+    hardware: str = ""
 
 
 class Inference:

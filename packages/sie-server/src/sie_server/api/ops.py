@@ -3,9 +3,11 @@
 import socket
 from dataclasses import dataclass
 
+from msgspec import UNSET
+
 from sie_core.catalog.spec import ModelSpec
 from sie_core.http.serve import Drain
-from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, WorkerStatus
+from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, Served, WorkerStatus
 from sie_server import __version__
 from sie_server.api.inference import Identity
 from sie_server.api.offer import Offer
@@ -46,18 +48,21 @@ class Operations:
 
     def status(self, offer: Offer) -> WorkerStatus:
         states = self.engine.residency.states()
+        loaded = {model_id: state for model_id, state in states.items() if isinstance(state, Resident)}
         return WorkerStatus(
             name=self.identity.name,
             ready=self.not_ready is None,
             machine_profile=self.identity.machine_profile or "",
             pool=self.identity.pool,
             bundle=self.identity.bundle,
-            loaded=sorted(model_id for model_id, state in states.items() if isinstance(state, Resident)),
+            loaded=sorted(loaded),
             models=list(offer.models),
             queued_tokens=self.engine.queued_tokens,
             fingerprint=offer.catalog.fingerprint,
             version=__version__,
             device=self.identity.device,
+            hardware=self.identity.hardware,
+            served={model_id: _served(resident) for model_id, resident in loaded.items()},
         )
 
     def models(self, offer: Offer) -> ModelList:
@@ -80,6 +85,8 @@ class Operations:
             max_sequence_length=resident.model.max_tokens if resident else spec.max_tokens,
             revision=resident.made.revision if resident else spec.revision,
             verified=resident.made.verified if resident else None,
+            precision=resident.model.precision if resident else UNSET,
+            device=(self.identity.hardware or self.identity.device) if resident else UNSET,
             profiles={"default": {"is_default": True}},
             last_error=last_error(state),
             bundles=list(offer.catalog.bundles_of(spec.id)),
@@ -99,6 +106,11 @@ class Operations:
             {(str(model), kind): n for (model, kind), n in engine.residency.failures.copy().items()}
         )
         return metrics.page()
+
+
+def _served(resident: Resident) -> Served:
+    made = resident.made
+    return Served(revision=made.revision, verified=made.verified, precision=made.model.precision)
 
 
 def state_name(state: State | None) -> str:
