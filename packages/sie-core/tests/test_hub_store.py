@@ -7,7 +7,7 @@ import pytest
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import digest_of
-from sie_core.artifacts.errors import NoPermission, NotThere, Unreachable
+from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, Unreachable
 from sie_core.artifacts.selection import selected
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.transfer import fetch_snapshot
@@ -15,6 +15,7 @@ from sie_core.ids import ModelId, Revision
 from sie_testing import hub as stand_in
 from sie_testing.hub import Fault, FaultKind, serving_hub
 from sie_testing.store_suite import blob
+from sie_testing.web import json_answer, serving
 
 MODEL = ModelId("acme/tiny")
 REVISION = Revision("1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
@@ -101,6 +102,35 @@ def test_a_gated_model_says_which_page_to_accept(served: tuple[stand_in.Hub, Hub
     with pytest.raises(NoPermission) as caught:
         hub.store(MODEL, REVISION).open(hf_layout.snapshot_file(MODEL, REVISION, "config.json"))
     assert "accept the licence" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("listed", "said"),
+    [
+        ({"path": "../../etc/passwd", "oid": "a" * 40}, "is not a relative path inside a repository"),
+        ({"path": "/etc/passwd", "oid": "a" * 40}, "is not a relative path inside a repository"),
+        ({"path": "config.json", "oid": "../" * 13 + "x"}, "has 5 bytes and the id `../"),
+        ({"path": "model.safetensors", "lfs": {"oid": "/" * 64, "size": 5}}, "has 5 bytes and the id `///"),
+        ({"path": "config.json", "oid": "a" * 40, "size": -1}, "has -1 bytes"),
+    ],
+)
+def test_a_listing_that_cannot_be_is_refused_and_reaches_no_disk(listed: dict[str, object], said: str) -> None:
+    with (
+        serving(lambda request: json_answer([{"type": "file", "size": 5, **listed}])) as url,
+        pytest.raises(TransferError, match="does not answer as a hub does") as caught,
+    ):
+        Hub(url).files(MODEL, REVISION)
+
+    assert said in caught.value.message
+    assert not caught.value.transient
+
+
+def test_a_branch_is_no_commit_whatever_the_hub_says() -> None:
+    with (
+        serving(lambda request: json_answer({"sha": "main"})) as url,
+        pytest.raises(TransferError, match="`main` is not a commit"),
+    ):
+        Hub(url).resolve(MODEL)
 
 
 def test_a_hub_is_only_read(served: tuple[stand_in.Hub, Hub]) -> None:

@@ -30,6 +30,7 @@ from sie_core.ids import ModelId, Revision, parse_revision
 PUBLIC_HUB = "https://huggingface.co"
 _TIMEOUT_S = 30.0
 _NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')
+_HUB_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _FAILURES = (http.client.HTTPException, OSError)
 
 
@@ -68,7 +69,9 @@ class Hub:
     def resolve(self, repo: ModelId, ref: str = "main") -> Revision:
         """The commit that a branch or tag means now. Raises `NotThere` for a ref or repository that is not there."""
         with self.get(f"/api/models/{repo}/revision/{quote(ref, safe='')}", what=f"`{repo}` at `{ref}`") as answer:
-            return parse_revision(_json(answer, self.endpoint, dict[str, Any]).get("sha", ""))
+            said = _json(answer, self.endpoint, dict[str, Any]).get("sha")
+        with self._understood(f"`{repo}` at `{ref}`"):
+            return parse_revision(str(said))
 
     def files(self, repo: ModelId, revision: Revision) -> tuple[HubFile, ...]:
         """Every file of a commit, sorted by path."""
@@ -78,7 +81,8 @@ class Hub:
             with self.get(url, what=f"`{repo}` at {revision}") as answer:
                 entries = _json(answer, self.endpoint, list[_TreeEntry])
                 following = _NEXT_PAGE.search(answer.headers.get("Link", ""))
-            found += [entry.file for entry in entries if entry.type == "file"]
+            with self._understood(f"`{repo}` at {revision}"):
+                found += [entry.file for entry in entries if entry.type == "file"]
             url = following.group(1) if following else None
         return tuple(sorted(found))
 
@@ -129,6 +133,16 @@ class Hub:
             yield
         except (HTTPError, *_FAILURES) as error:
             raise self.translated(error, what) from error
+
+    @contextmanager
+    def _understood(self, what: str) -> Iterator[None]:
+        """A `ValueError` inside is the hub's: what it says of `what` cannot be, and does not change by asking again."""
+        try:
+            yield
+        except ValueError as error:
+            strange = TransferError(f"{self.endpoint} does not answer as a hub does for {what}: {error}")
+            strange.transient = False
+            raise strange from error
 
     def translated(self, error: Exception, what: str) -> TransferError:
         if not isinstance(error, HTTPError):
@@ -232,9 +246,11 @@ class _TreeEntry(Struct, frozen=True):
 
     @property
     def file(self) -> HubFile:
-        if self.lfs is not None:
-            return HubFile(path=parse_path(self.path), size_bytes=self.lfs.size, hub_id=self.lfs.oid)
-        return HubFile(path=parse_path(self.path), size_bytes=self.size, hub_id=self.oid)
+        """Raises `ValueError` for a path, a length or an id that no file has."""
+        size_bytes, hub_id = (self.size, self.oid) if self.lfs is None else (self.lfs.size, self.lfs.oid)
+        if _HUB_ID.fullmatch(hub_id) is None or size_bytes < 0:
+            raise ValueError(f"`{self.path}` has {size_bytes} bytes and the id `{hub_id}`")
+        return HubFile(path=parse_path(self.path), size_bytes=size_bytes, hub_id=hub_id)
 
 
 class _Redirects(HTTPRedirectHandler):
