@@ -116,6 +116,42 @@ def test_asking_for_no_model_is_a_mistake_and_says_how_to_ask(airgap: Run, hub: 
     assert "preloadModels" in err
 
 
+@pytest.mark.parametrize("flag", ["--dry-run", "--check"])
+def test_looking_at_what_a_lock_would_be_writes_nothing_at_all(
+    airgap: Run, hub: Fake, tmp_path: Path, flag: str
+) -> None:
+    chart = Path(__file__).parents[3] / "charts" / "sie-cluster"
+    before = sorted(tmp_path.rglob("*"))
+
+    airgap("lock", "--model", "org/small", "--chart", chart, "--helm", tmp_path / "no helm", flag)
+    airgap("lock", "--model", "org/small", flag)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("notes.txt", b"no chart", "`notes.txt` is not a chart"),
+        ("folder/Chart.yaml", b"name: [", "Chart.yaml is not YAML"),
+        ("folder/Chart.yaml", b"name: sie\nversion: 1.0.0/../../x\n", "no file can be called so"),
+        ("folder/Chart.yaml", b"name: sie\nversion: 1.0.0\ndependencies: 5\n", "is not what describes a chart"),
+        ("folder/Chart.yaml", b"name: sie\nversion: 1.0.0\ndependencies: [x]\n", "the dependency `x`"),
+    ],
+)
+def test_what_is_no_chart_is_said_before_the_hub_is_asked(
+    airgap: Run, hub: Fake, tmp_path: Path, name: str, content: bytes, says: str
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+
+    code, _, err = airgap("lock", "--model", "org/small", "--chart", Path(name).parts[0])
+    assert code == 2
+    assert says in err
+    assert "Traceback" not in err
+    assert not hub.seen
+
+
 def test_a_misspelt_verb_is_answered_with_the_nearest(airgap: Run) -> None:
     code, _, err = airgap("unpakc", "x")
 
@@ -212,6 +248,9 @@ def test_errors_are_events_where_events_are_asked_for(airgap: Run, archive: Path
         (["verify", "file:///nowhere/at/all"], 4, "current"),
         (["why", "org/smal", "--from", "store"], 4, "org/small"),
         (["golden", "record", "--url", "http://127.0.0.1:1", "--store", "store"], 5, "127.0.0.1:1"),
+        (["golden", "record", "--url", "localhost", "--store", "store"], 2, "--url is `localhost`: want `http://"),
+        (["pack", "media", "--store", "store", "--name", "../../x"], 2, "want letters, digits"),
+        (["why", "org/small"], 4, "name a store, or the media"),
     ],
 )
 def test_mistakes_end_with_the_documented_code_and_say_what_to_do(
@@ -222,6 +261,36 @@ def test_mistakes_end_with_the_documented_code_and_say_what_to_do(
     assert ended == code, err
     assert says in err
     assert "Traceback" not in err
+
+
+def test_golden_answers_that_are_none_are_not_packed(airgap: Run, store: BlobFolder) -> None:
+    store.write_named("golden.json", b"half of i")
+
+    code, _, err = airgap("pack", "media", "--store", store.root)
+    assert code == 2
+    assert "`golden.json` of the store holds no golden answers" in err
+
+
+def test_a_bucket_whose_client_is_not_installed_says_what_to_install(tmp_path: Path, store: BlobFolder) -> None:
+    """`values` needs none: it only writes the URL down."""
+    program = "import sys; sys.modules['boto3'] = None; from sie_airgap.cli import main; main()"
+
+    def ran(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, *words, "--from", str(store.root)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    mirrored, written = ran("mirror", "weights", "s3://models/w/"), ran("values", "--bucket", "s3://models/w/")
+    assert mirrored.returncode == 2
+    assert "`boto3` is not installed here\n\nhint: install `sie-airgap[s3]`" in mirrored.stderr
+    assert written.returncode == 0, written.stderr
+    assert 'url: "s3://models/w/"' in written.stdout
+
+
+def test_a_chart_goes_into_a_folder_that_is_there(airgap: Run, store: BlobFolder, tmp_path: Path) -> None:
+    (tmp_path / "charts").mkdir()
+
+    code, out, _ = airgap("mirror", "chart", "charts", "--from", store.root)
+    assert (code, out) == (0, "chart sie-cluster-0.3.1.tgz copied: charts/sie-cluster-0.3.1.tgz\n")
 
 
 def test_why_and_diff_explain_a_lock(airgap: Run, store: BlobFolder, archive: Path) -> None:

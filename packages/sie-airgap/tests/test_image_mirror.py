@@ -382,6 +382,15 @@ def test_two_images_that_would_get_one_name_are_refused(images: list[LockedImage
         targets([images[0], twin], parse_place("reg.example/sie"))
 
 
+@pytest.mark.parametrize("digest", ["sha256:../../../../etc/passwd", "sha256:" + "A" * 64, "md5:" + "a" * 32])
+def test_a_layouts_index_cannot_name_files_outside_of_it(layout: Layout, tmp_path: Path, digest: str) -> None:
+    index, known = (layout.folder / "index.json").read_bytes(), layout.entries()[0].digest
+    (tmp_path / "index.json").write_bytes(index.replace(known.encode(), digest.encode()))
+
+    with pytest.raises(NotThere, match="is not an index"):
+        Layout(tmp_path).entries()
+
+
 def test_a_layout_says_which_names_it_holds(layout: Layout) -> None:
     with pytest.raises(NotThere) as raised:
         Layout(layout.folder).find(parse_reference("ghcr.io/superlinked/sie-server:v9"))

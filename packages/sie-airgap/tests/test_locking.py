@@ -128,7 +128,7 @@ def test_a_changed_lock_counts_up_and_names_the_one_before(hub: Hub, empty: Blob
 def test_a_file_altered_on_its_way_is_refused_with_both_ids(hub: Hub, empty: BlobFolder, tmp_path: Path) -> None:
     listed = hub.files(ModelId("org/tiny"), COMMIT)
     (tmp_path / "hub/org/tiny/config.json").write_bytes(b'{"auto_map": []}')
-    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, Silent())
+    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, Silent(), say=print)
 
     with pytest.raises(TrustError, match=r"config\.json") as caught:
         digests.lock(next(file for file in listed if file.path == "config.json"))

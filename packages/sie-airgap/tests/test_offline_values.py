@@ -80,6 +80,14 @@ def test_text_reads_back_as_the_same_values(bucket):
     assert yaml.safe_load(text) == offline_values(lock, bucket=bucket, registry=REGISTRY)
 
 
+@pytest.mark.parametrize("url", ["file:///mnt/weights", "file://localhost/mnt/weights", "file:///mnt/weights/"])
+def test_a_folder_of_the_nodes_is_an_absolute_path(url):
+    values = offline_values(_lock(*OURS), bucket=Bucket(url=url))
+
+    path = values["workers"]["common"]["clusterCache"]["volume"]["hostPath"]["path"]
+    assert path.rstrip("/") == "/mnt/weights"
+
+
 def test_text_names_the_lock_and_says_what_each_part_is_for():
     lock = _lock(*OURS)
 

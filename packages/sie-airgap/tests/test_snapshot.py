@@ -1,7 +1,7 @@
 """Fetching: waits for what passes, resumes what broke, and takes nothing that is not what was locked."""
 
 from collections.abc import Iterator
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,7 +11,7 @@ import pytest
 from sie_airgap.blobs import BlobFolder, lock_of
 from sie_airgap.failures import Incomplete
 from sie_airgap.patience import ATTEMPTS
-from sie_airgap.progress import Silent
+from sie_airgap.progress import Lines, Silent
 from sie_airgap.snapshot import OpenImageBlob, missing, snapshot
 from sie_airgap.verify import verify_store
 from sie_core.artifacts.digest import digest_of, hex_of
@@ -95,6 +95,17 @@ def test_a_busy_hub_is_waited_for_as_long_as_it_says(lock: Lock, fresh: BlobFold
     waits: list[float] = []
     fetched(lock, fresh, hub, waits=waits)
     assert waits == [7.0, 7.0]
+
+
+def test_what_is_waited_for_is_said(lock: Lock, fresh: BlobFolder, fake: Fake, hub: Hub) -> None:
+    fake.set_faults(Fault(FaultKind.STATUS, status=503, times=1))
+    told = StringIO()
+
+    lines = Lines(told, clock=lambda: 0.0)
+
+    snapshot(lock, fresh, hub=hub, open_blob=no_images, progress=lines, wait=lambda seconds: None)
+    assert "answered 503 for" in told.getvalue()
+    assert "; again in 1 s\n" in told.getvalue()
 
 
 def test_a_hub_that_stays_down_is_unreachable(lock: Lock, fresh: BlobFolder, fake: Fake, hub: Hub) -> None:

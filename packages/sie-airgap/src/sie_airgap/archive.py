@@ -35,7 +35,7 @@ from sie_airgap.archive_plan import (
 )
 from sie_airgap.blobs import GOLDEN_NAME, Blobs, held, need_space, told_os_errors, write_atomically
 from sie_airgap.contents import Content, contents, labels
-from sie_airgap.failures import Drift, Incomplete
+from sie_airgap.failures import Drift, Incomplete, Misused
 from sie_airgap.progress import Progress, Task
 from sie_airgap.runbook import README_NAME, START_NAME, readme, start_script
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, digest_of_stream, hex_of
@@ -78,6 +78,7 @@ def plan_archive(lock: Lock, source: Blobs, *, name: str, volume_bytes: int = UN
     Raises:
         Incomplete: the source lacks something that the lock names.
         Drift: its golden answers belong to another lock.
+        Misused: they are none.
     """
     wanted = contents(lock)
     _check_complete(wanted, source)
@@ -104,7 +105,13 @@ class _Recorded(msgspec.Struct):
 
 
 def _check_golden(golden: bytes, lock: Digest) -> None:
-    have = msgspec.json.decode(golden, type=_Recorded).lock
+    try:
+        have = msgspec.json.decode(golden, type=_Recorded).lock
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise Misused(
+            f"`{GOLDEN_NAME}` of the store holds no golden answers: {error}",
+            hint="`sie-airgap golden record` writes it anew, or remove it",
+        ) from error
     if have != lock:
         raise Drift(
             f"the golden answers were recorded for another lock\n  want  {lock}\n  have  {have}",

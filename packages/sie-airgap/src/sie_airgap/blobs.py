@@ -132,6 +132,13 @@ class BlobFolder:
         return sum(path.stat().st_blocks * 512 for path in itertools.chain(*partial))
 
 
+class Unwritten(BlobFolder):
+    """A store that is looked into and not written to: for saying what would be done."""
+
+    def add(self, data: bytes) -> Digest:
+        return digest_of(data)
+
+
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
     """Nobody else writes into `folder` meanwhile: two runs would write into the same half-arrived files.

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,6 +26,8 @@ _GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF))
 """Deflate, no flags, no time, no extra flags, operating system unknown."""
 _STORED_BLOCK = 0xFFFF
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
+_VERSION = re.compile(r"[0-9A-Za-z.+-]+")
+_MOST_YAML_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ def identify(chart: Path) -> ChartName:
 
     Raises:
         Incomplete: there is no Chart.yaml.
-        Misused: Chart.yaml names nothing that can be a chart.
+        Misused: it is neither, or its Chart.yaml names nothing that can be a chart.
     """
     return _named(_chart_yaml(chart), chart)
 
@@ -74,26 +77,53 @@ def _chart_yaml(chart: Path) -> bytes:
         if file.is_file():
             return file.read_bytes()
     elif chart.is_file():
-        with tarfile.open(chart) as tar:
-            for member in tar:
-                found = tar.extractfile(member) if re.fullmatch(r"[^/]+/Chart\.yaml", member.name) else None
-                if found is not None:
-                    return found.read()
+        try:
+            found = chart_yaml(chart.read_bytes())
+        except ValueError as error:
+            raise Misused(f"`{chart}` is not a chart: {error}", hint="a folder, or a .tgz of `helm package`") from error
+        if found is not None:
+            return found
     raise Incomplete(f"`{chart}` is not a chart: it has no Chart.yaml")
 
 
+def chart_yaml(tgz: bytes) -> bytes | None:
+    """Chart.yaml of a packaged chart; None where it has none. Raises `ValueError` for what is no `.tgz`."""
+    try:
+        with tarfile.open(fileobj=io.BytesIO(tgz), mode="r:gz") as tar:
+            for member in tar:
+                if re.fullmatch(r"[^/]+/Chart\.yaml", member.name) and (found := tar.extractfile(member)) is not None:
+                    return found.read(_MOST_YAML_BYTES)
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+        raise ValueError(str(error)) from error
+    return None
+
+
 def _named(text: bytes, chart: Path) -> ChartName:
-    told = yaml.safe_load(text)
-    name, version = (told.get("name"), told.get("version")) if isinstance(told, dict) else (None, None)
-    if not isinstance(name, str) or not isinstance(version, str) or not _NAME.fullmatch(name):
+    told = _loaded(text, chart)
+    name, version = told.get("name"), told.get("version")
+    if not isinstance(name, str) or not isinstance(version, str):
         raise Misused(f"`{chart}`: Chart.yaml has name `{name}` and version `{version}`, want two strings")
+    if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
+        raise Misused(f"`{chart}`: Chart.yaml has name `{name}` and version `{version}`: no file can be called so")
     return ChartName(name=name, version=version)
 
 
+def _loaded(text: bytes, chart: Path) -> dict[str, Any]:
+    try:
+        told = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Misused(f"`{chart}`: Chart.yaml is not YAML: {error}") from error
+    if not isinstance(told, dict) or not isinstance(told.get("dependencies") or [], list):
+        raise Misused(f"`{chart}`: Chart.yaml is not what describes a chart")
+    return told
+
+
 def _refuse_missing_dependencies(chart_dir: Path) -> None:
-    told = yaml.safe_load((chart_dir / "Chart.yaml").read_bytes())
+    told = _loaded((chart_dir / "Chart.yaml").read_bytes(), chart_dir)
     present = [path.name for path in (chart_dir / "charts").iterdir()] if (chart_dir / "charts").is_dir() else []
     for wanted in told.get("dependencies") or []:
+        if not isinstance(wanted, dict) or not isinstance(wanted.get("name"), str):
+            raise Misused(f"`{chart_dir}`: Chart.yaml has the dependency `{wanted}`, want a mapping with a name")
         if not any(name == wanted["name"] or name.startswith(f"{wanted['name']}-") for name in present):
             raise Incomplete(
                 f"`{chart_dir}` depends on the chart `{wanted['name']}`, which is not in its charts/",

@@ -4,7 +4,6 @@ What there is to push is planned first (`plan_images`, which changes nothing) an
 (`mirror_images`); both look at the registry, so that running twice pushes nothing the second time.
 """
 
-import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -15,6 +14,7 @@ import yaml
 
 from sie_airgap.blobs import Blobs
 from sie_airgap.chart_package import MEDIA_TYPE as CHART_CONTENT
+from sie_airgap.chart_package import chart_yaml
 from sie_airgap.failures import Misused
 from sie_airgap.oci.copy import Copier, ImagePlan, plan_image
 from sie_airgap.oci.image import Content, Image, read_image
@@ -141,7 +141,7 @@ def chart_artifact(tgz: bytes) -> ChartArtifact:
 
     Raises `ValueError` for a file that is no packaged chart.
     """
-    about = _chart_yaml(tgz)
+    about = _about(tgz)
     config = msgspec.json.encode(about, order="sorted")
     name, version = str(about.get("name", "")), str(about.get("version", ""))
     if not name or not version:
@@ -155,18 +155,14 @@ def chart_artifact(tgz: bytes) -> ChartArtifact:
     return ChartArtifact(name, version, Content(OCI_MANIFEST, data, digest_of(data)), config, tgz)
 
 
-def _chart_yaml(tgz: bytes) -> dict[str, object]:
+def _about(tgz: bytes) -> dict[str, object]:
     try:
-        with tarfile.open(fileobj=BytesIO(tgz), mode="r:gz") as archive:
-            for member in archive:
-                if member.name.count("/") == 1 and member.name.endswith("/Chart.yaml"):
-                    stream = archive.extractfile(member)
-                    about = yaml.safe_load(stream.read(MAX_MANIFEST_BYTES)) if stream is not None else None
-                    if isinstance(about, dict):
-                        return about
-    except (tarfile.TarError, EOFError, OSError, yaml.YAMLError) as error:
+        about = yaml.safe_load(chart_yaml(tgz) or b"")
+    except (ValueError, yaml.YAMLError) as error:
         raise ValueError(f"not a packaged chart: {error}") from error
-    raise ValueError("not a packaged chart: it has no NAME/Chart.yaml")
+    if not isinstance(about, dict):
+        raise ValueError("not a packaged chart: it has no NAME/Chart.yaml")
+    return about
 
 
 def read_chart(chart: LockedChart, blobs: Blobs) -> bytes:

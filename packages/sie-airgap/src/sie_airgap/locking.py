@@ -7,6 +7,7 @@ previous lock knew about a file is not asked again.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from sie_airgap.blobs import BlobFolder
 from sie_airgap.chart_package import identify
 from sie_airgap.chart_package import pack as pack_chart
 from sie_airgap.failures import Incomplete
-from sie_airgap.patience import patiently
+from sie_airgap.patience import Say, patiently
 from sie_airgap.progress import Progress, Task
 from sie_airgap.wishes import Wish
 from sie_core.artifacts.digest import Digest, digest_of_stream
@@ -91,16 +92,16 @@ def resolve_models(
     """
     resolved, names = Resolved(), list(known)
     for wish in wishes:
-        revision = _revision(hub, wish, names)
-        files = patiently(lambda: hub.files(wish.repo, revision))  # noqa: B023 - called at once
-        card = patiently(lambda: hub.card(wish.repo, revision))  # noqa: B023 - called at once
+        revision = _revision(hub, wish, names, progress.say)
+        files = patiently(partial(hub.files, wish.repo, revision), say=progress.say)
+        card = patiently(partial(hub.card, wish.repo, revision), say=progress.say)
         paths = {file.path for file in files}
         wanted = set(selected(paths))
         carried = [file for file in files if file.path in wanted]
         if not carried:
             raise Incomplete(f"`{wish.repo}` at {revision} holds no file that could be carried")
         with progress.task(f"lock {wish.id}", sum(file.size_bytes for file in carried if not _is_lfs(file))) as task:
-            digests = Digests(hub.store(wish.repo, revision), store, previous, task)
+            digests = Digests(hub.store(wish.repo, revision), store, previous, task, say=progress.say)
             locked = tuple(digests.lock(file) for file in carried)
         resolved.models.append(
             LockedModel(
@@ -119,9 +120,9 @@ def resolve_models(
     return resolved
 
 
-def _revision(hub: Hub, wish: Wish, known: Sequence[str]) -> Revision:
+def _revision(hub: Hub, wish: Wish, known: Sequence[str], say: Say) -> Revision:
     try:
-        return patiently(lambda: hub.resolve(wish.repo, wish.ref))
+        return patiently(lambda: hub.resolve(wish.repo, wish.ref), say=say)
     except (NotThere, NoPermission) as error:
         near = [f"`{name}`" for name in nearest(wish.id, known) if name != wish.id]
         meant = f"; did you mean {' or '.join(near)}?" if near else ""
@@ -137,8 +138,8 @@ def _is_lfs(file: HubFile) -> bool:
 class Digests:
     """The sha256 of each file: from the hub, from the previous lock, or by fetching it."""
 
-    def __init__(self, files: HubStore, store: BlobFolder, previous: Lock | None, task: Task) -> None:
-        self._files, self._store, self._task = files, store, task
+    def __init__(self, files: HubStore, store: BlobFolder, previous: Lock | None, task: Task, *, say: Say) -> None:
+        self._files, self._store, self._task, self._say = files, store, task, say
         models = previous.models if previous is not None else ()
         self._known = {file.hub_id: file.digest for model in models for file in model.files}
 
@@ -154,7 +155,7 @@ class Digests:
 
     def _fetched(self, file: HubFile) -> Digest:
         name = snapshot_file(self._files.repo, self._files.revision, file.path)
-        data = patiently(lambda: _read(self._files, name))
+        data = patiently(lambda: _read(self._files, name), say=self._say)
         self._task.advance(len(data))
         have = git_blob_id(data)
         if have != file.hub_id:

@@ -212,7 +212,7 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         elif path.exists():
             yield path
         else:
-            raise Incomplete(f"there is nothing at {path}")
+            raise Incomplete(f"there is nothing at {path}", hint="name a store, or the media that `pack` wrote")
 
 
 def read_index(path: Path) -> Volume | None:

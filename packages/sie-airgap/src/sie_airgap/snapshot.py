@@ -8,6 +8,7 @@ store when locking. The store gets the lock last: a store that has one is whole.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -80,11 +81,12 @@ def snapshot(
         with progress.task("snapshot", todo.size_bytes) as task:
             for model, file in todo.files:
                 task.at(f"{model.id} {file.path}")
-                files = PatientStore(hub.store(model.repo, model.revision), wait=wait)
+                files = PatientStore(hub.store(model.repo, model.revision), say=progress.say, wait=wait)
                 _fetch(files, model, file, store.path(file.digest), task)
             for image, blob in todo.blobs:
                 task.at(f"{image.reference} {blob.digest[7:19]}")
-                patiently(lambda: _copy(open_blob, image, blob, store, task), wait=wait)  # noqa: B023 - called at once
+                copy = partial(_copy, open_blob, image, blob, store, task)
+                patiently(copy, say=progress.say, wait=wait)
         # Last: a store with a lock is whole.
         write_lock(store.root / LOCK_NAME, lock)
     return todo

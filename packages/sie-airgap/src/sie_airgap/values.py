@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from sie_airgap.failures import Incomplete
 from sie_airgap.oci.reference import Place, mirrored, parse_place, parse_reference
@@ -102,7 +103,7 @@ def _cluster_cache(lock: Lock, bucket: Bucket) -> dict[str, Any]:
         }
         cache.update({key: value for key, value in told.items() if value is not None})
     if bucket.url.startswith("file://"):
-        cache["volume"] = {"hostPath": {"path": bucket.url.removeprefix("file://"), "type": "Directory"}}
+        cache["volume"] = {"hostPath": {"path": unquote(urlsplit(bucket.url).path), "type": "Directory"}}
     return cache
 
 

@@ -21,7 +21,7 @@ def golden() -> None:
     """Record what a worker answers on the connected side, and hold the far side's answers against it."""
 
 
-@golden.command("record")
+@golden.command("record", short_help="Ask a worker, and keep its answers in the store.")
 @_url_option
 @store_option
 @output_option
@@ -36,7 +36,7 @@ def record_command(url: str, store: Path, output: str) -> None:
     console.data(text, {"answers": count, "models": len(recorded.models), "file": str(store / GOLDEN_NAME)})
 
 
-@golden.command("compare")
+@golden.command("compare", short_help="Ask again, and grade the answers.")
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @_url_option
 @click.option("--gpu", metavar="PROFILE", help="The machine profile to ask through a gateway.")

@@ -1,7 +1,9 @@
 """The verbs of the connected side: lock, snapshot, pack."""
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -11,7 +13,7 @@ import yaml
 from sie_airgap.archive import UNLIMITED_BYTES, plan_archive, present_volumes
 from sie_airgap.archive import pack as pack_archive
 from sie_airgap.archive_plan import LOCK_NAME, parse_volume_size
-from sie_airgap.blobs import BlobFolder, read_lock, write_lock
+from sie_airgap.blobs import BlobFolder, Unwritten, read_lock, write_lock
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.failures import Drift, Incomplete, Misused
 from sie_airgap.lock_diff import difference
@@ -22,7 +24,7 @@ from sie_airgap.settings import logins, settings
 from sie_airgap.snapshot import missing
 from sie_airgap.snapshot import snapshot as fetch_snapshot
 from sie_airgap.wishes import wishes
-from sie_core.artifacts.lock import Lock, LockedBlob, LockedChart, LockedImage, LockedWheel, lock_digest
+from sie_core.artifacts.lock import Lock, LockedBlob, LockedImage, LockedWheel, lock_digest
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.catalog.catalog import Catalog
 
@@ -95,14 +97,13 @@ def lock(
     catalog = Catalog.shipped()
     wanted = wishes([_values(path) for path in values_files], models=models, bundles=bundles, catalog=catalog)
     previous = read_lock(lock_path) if lock_path.exists() else None
-    blobs = BlobFolder(store)
+    blobs = Unwritten(store) if check or dry_run else BlobFolder(store)
+    charts = [lock_chart(chart, blobs)] if chart is not None else []  # before the hub is asked: it may be none
     resolved = resolve_models(wanted, _hub(), blobs, previous=previous, known=catalog.specs, progress=console.progress)
-    charts: Sequence[LockedChart] = ()
     images: Sequence[LockedImage] = ()
     if chart is None:
         console.note("note: no --chart, so no images and no chart are locked")
     else:
-        charts = [lock_chart(chart, blobs)]
         images = _images(chart, helm, values_files, elsewhere, console)
     locked_wheels: Sequence[LockedWheel] = ()
     if wheels is None:
@@ -171,7 +172,8 @@ def _images(
             console.note(f"image {use.reference}")
             source = sources.find(use.reference)
             try:
-                locked.append(patiently(lambda: resolve_image(use.reference, source, why=use.why)))  # noqa: B023
+                resolved = partial(resolve_image, use.reference, source, why=use.why)
+                locked.append(patiently(resolved, say=console.note))
             except ValueError as error:
                 raise Misused(str(error)) from error
     return locked
@@ -230,6 +232,12 @@ def _volume_bytes(ctx: click.Context, parameter: click.Parameter, value: str | N
         raise click.BadParameter(str(error)) from error
 
 
+def _archive_name(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value) is None:
+        raise click.BadParameter(f"`{value[:100]}`: want letters, digits, `.`, `_` and `-`, 100 at most")
+    return value
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option(
@@ -239,7 +247,9 @@ def _volume_bytes(ctx: click.Context, parameter: click.Parameter, value: str | N
     metavar="dvd|bd25|fat32|SIZE",
     help="The most that a volume may be: a medium, or a size like 4GiB.  [default: one volume]",
 )
-@click.option("--name", help="Of the archive.  [default: sie-N, N the lock's number]")
+@click.option(
+    "--name", callback=_archive_name, help="Of the archive.  [default: sie-N, N the lock's number]", metavar="NAME"
+)
 @store_option
 @dry_run_option
 @output_option

@@ -16,7 +16,7 @@ from sie_airgap.media import Media, read_media
 from sie_airgap.progress import Events, Lines, Progress
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.artifacts.store import Store
-from sie_core.artifacts.stores.open import open_store
+from sie_core.artifacts.stores.open import open_store, parse_store_url
 
 F = TypeVar("F", bound=Callable[..., Any])
 STORE = Path("airgap-store")
@@ -130,8 +130,21 @@ def is_store(path: Path) -> bool:
 
 
 def bucket(url: str, *, endpoint: str | None, region: str | None) -> Store:
-    """The bucket that a URL names. Raises `Misused` for one that cannot be."""
+    """The bucket that a URL names. Raises `Misused` for one that cannot be, or whose client is not installed."""
+    check_bucket(url)
     try:
         return open_store(url, endpoint=endpoint, region=region)
+    except ImportError as error:
+        extra = "s3" if url.startswith("s3:") else "gcs"
+        raise Misused(
+            f"`{url}` cannot be reached: `{error.name}` is not installed here",
+            hint=f"install `sie-airgap[{extra}]`; `start.sh` beside the volumes does",
+        ) from error
+
+
+def check_bucket(url: str) -> tuple[str, str, str]:
+    """(scheme, bucket or folder, prefix) of a bucket's URL; no client is needed. Raises `Misused`."""
+    try:
+        return parse_store_url(url)
     except ValueError as error:
         raise Misused(str(error)) from error

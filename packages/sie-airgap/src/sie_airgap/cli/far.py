@@ -11,6 +11,7 @@ from sie_airgap.cli.console import (
     Console,
     bucket,
     bucket_options,
+    check_bucket,
     dry_run_option,
     from_option,
     lock_option,
@@ -43,7 +44,7 @@ _replace_option = click.option(
 )
 
 
-@mirror.command("weights")
+@mirror.command("weights", short_help="Models, to a bucket or a folder.")
 @click.argument("url")
 @bucket_options
 @_replace_option
@@ -94,7 +95,7 @@ def _weights(
     console.data(text, {"weights": url, "files": len(copies), "bytes": size_bytes})
 
 
-@mirror.command("images")
+@mirror.command("images", short_help="Images, to a registry.")
 @click.argument("registry")
 @from_option
 @lock_option
@@ -126,7 +127,7 @@ def _images(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Co
     console.data(text, {"registry": target, "images": len(todo), "bytes": size_bytes})
 
 
-@mirror.command("chart")
+@mirror.command("chart", short_help="The chart, to a registry or a folder.")
 @click.argument("target")
 @from_option
 @lock_option
@@ -135,7 +136,9 @@ def _images(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Co
 def mirror_chart_command(
     target: str, sources: tuple[Path, ...], lock_path: Path | None, dry_run: bool, output: str
 ) -> None:
-    """Copy the chart to TARGET: a registry (oci://HOST/PATH), or a folder (./FOLDER) that gets the .tgz."""
+    """Copy the chart to TARGET: a registry (oci://HOST/PATH), or a folder (./FOLDER, or one that is there) that gets
+    the .tgz.
+    """
     blobs, lock = opened(sources, lock_path)
     _chart(lock, blobs, target, dry_run=dry_run, console=Console(output))
 
@@ -143,7 +146,7 @@ def mirror_chart_command(
 def _chart(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> None:
     for chart in lock.charts:
         tgz = read_chart(chart, blobs)
-        if target.startswith((".", "/")):
+        if target.startswith((".", "/")) or Path(target).is_dir():
             path = Path(target) / chart.file
             done = path.exists() and path.read_bytes() == tgz
             if not dry_run and not done:
@@ -177,7 +180,7 @@ def _registry(target: str) -> Iterator[Registry]:
         yield registry
 
 
-@mirror.command("all")
+@mirror.command("all", short_help="All three.")
 @click.option("--bucket", "url", required=True, metavar="URL", help="Where weights go.")
 @click.option("--registry", required=True, metavar="HOST/PATH", help="Where images and the chart go.")
 @bucket_options
@@ -231,7 +234,7 @@ def values(
 
     It pins the lock: workers serve its commits and nothing that is not verified.
     """
-    bucket(url, endpoint=endpoint, region=region)
+    check_bucket(url)
     _, lock = opened(sources, lock_path)
     place = None
     if registry is not None:

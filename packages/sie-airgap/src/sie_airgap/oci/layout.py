@@ -11,7 +11,7 @@ import msgspec
 from sie_airgap.oci.image import Content
 from sie_airgap.oci.manifest import MAX_MANIFEST_BYTES, OCI_INDEX, Descriptor, Index, encode, media_type_of
 from sie_airgap.oci.reference import Reference
-from sie_core.artifacts.digest import Digest, digest_of, hex_of
+from sie_core.artifacts.digest import Digest, digest_of, hex_of, parse_digest
 from sie_core.artifacts.errors import NotThere, TrustError
 
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -33,9 +33,12 @@ class Layout:
         except FileNotFoundError as error:
             raise NotThere(f"{self.folder} is not an OCI layout: it has no index.json") from error
         try:
-            return msgspec.json.decode(data, type=Index).manifests
-        except msgspec.MsgspecError as error:
+            entries = msgspec.json.decode(data, type=Index).manifests
+            for entry in entries:
+                parse_digest(entry.digest)  # it becomes a path
+        except (msgspec.MsgspecError, ValueError) as error:
             raise NotThere(f"{path} is not an index: {error}") from error
+        return entries
 
     def find(self, reference: Reference) -> Descriptor:
         """What the layout holds under this name. Raises `NotThere`, with the names that it does hold."""
@@ -60,7 +63,7 @@ class Layout:
         return stream
 
     def manifest(self, digest: Digest) -> Content:
-        """A manifest or index, checked. Raises `NotThere`, `TrustError`."""
+        """A manifest or index, checked. Raises `NotThere`, `TrustError`, and `ValueError` for what is neither."""
         with self.open(digest) as stream:
             data = stream.read(MAX_MANIFEST_BYTES + 1)
         have = digest_of(data)
@@ -68,7 +71,10 @@ class Layout:
             raise TrustError(
                 "a manifest is not what it is called", where=str(self._blob(digest)), want=digest, have=have
             )
-        return Content(media_type_of(data), data, digest)
+        try:
+            return Content(media_type_of(data), data, digest)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"{self._blob(digest)} is not a manifest: {error}") from error
 
     def add_blob(self, data: bytes) -> Digest:
         path = self._blob(digest_of(data))
