@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sie_core.errors import ApiError
 from sie_core.http import auth
 from sie_core.http.respond import error_headers, new_request_id, retry_after
+from sie_core.settings import Secret
 
 
 def carrying(value: str) -> list[tuple[bytes, bytes]]:
@@ -22,6 +23,21 @@ def test_a_mode_with_a_typo_refuses_to_start() -> None:
 def test_a_mode_without_tokens_refuses_to_start(tokens: list[str]) -> None:
     with pytest.raises(ValueError, match="no token is set"):
         auth.configure("token", tokens)
+
+
+@pytest.mark.parametrize("token", ["to ken", "one\ntwo", "one\r\nX-Forged: 1", "schlüssel", "\x00"])
+def test_token_that_no_header_can_carry_refuses_to_start_and_is_not_shown(token: str) -> None:
+    for tokens, admin in (([token], None), (["right"], token)):
+        with pytest.raises(ValueError, match="that no header can carry") as refused:
+            auth.configure("none", tokens, admin_token=admin)
+
+        assert token not in str(refused.value)
+
+
+def test_tokens_are_one_and_several_without_spaces_or_line_ends() -> None:
+    """A Secret made from a file ends with a line end."""
+    assert auth.tokens_of(Secret("one\n"), Secret("two, three,,")) == ("one", "two", "three")
+    assert auth.tokens_of(None, None) == ()
 
 
 def test_any_of_the_tokens_opens_with_and_without_the_word_bearer() -> None:

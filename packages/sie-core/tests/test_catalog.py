@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from sie_core.catalog.catalog import Bundle, Catalog, read_bundles, read_specs
 from sie_core.catalog.export import encode_export, export_of, read_export
-from sie_core.catalog.spec import DenseHead, ModelSpec
+from sie_core.catalog.fingerprint import fingerprint
+from sie_core.catalog.spec import DenseHead, ModelSpec, Source
 from sie_core.ids import BundleName, ModelId
 
 NAMES = st.lists(
-    st.from_regex(r"[a-z][a-z0-9]{0,6}/[a-zA-Z0-9][a-zA-Z0-9._-]{0,8}", fullmatch=True).filter(lambda n: ".." not in n),
+    st.from_regex(r"[a-z][a-z0-9]{0,6}/[a-zA-Z0-9][a-zA-Z0-9._-]{0,8}", fullmatch=True).filter(
+        lambda n: ".." not in n and "--" not in n
+    ),
     unique=True,
     min_size=1,
     max_size=6,
@@ -117,3 +120,25 @@ def test_a_field_at_its_default_does_not_change_the_fingerprint() -> None:
     spelt_out = msgspec.convert({"id": "a/b", "dense": {"head": "pooled", "dim": 8}}, ModelSpec)
 
     assert Catalog.of([spelt_out], []).fingerprint == Catalog.of([spec("a/b")], []).fingerprint
+
+
+def test_field_that_holds_its_default_counts_as_absent() -> None:
+    """So that a version with one more field has the fingerprint of one without it."""
+
+    class OlderBundle(msgspec.Struct):
+        name: str
+        models: str
+
+    older, newer = OlderBundle("default", "all"), Bundle(name=BundleName("default"), models="all")
+    open_source = ModelSpec(id=ModelId("a/b"), source=Source(repo=ModelId("c/d")), dense=DenseHead())
+
+    assert fingerprint([], [newer]) == fingerprint([], [older])
+    assert b"revision" not in msgspec.json.encode(open_source)
+
+
+def test_bundles_that_are_no_yaml_are_refused_by_name(tmp_path: Path) -> None:
+    file = tmp_path / "bundles.yaml"
+    file.write_text("- {name: [")
+
+    with pytest.raises(ValueError, match=r"bundles\.yaml: "):
+        read_bundles(file)

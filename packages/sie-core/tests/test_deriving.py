@@ -233,3 +233,15 @@ def test_a_file_that_cannot_be_read_is_named(path: str, content: bytes) -> None:
 
     with pytest.raises(ValueError, match=f"`{path}` cannot be read: "):
         derive(SPEC, bytes_of.get)
+
+
+@pytest.mark.parametrize("path", ["../other", "/etc", "a/../../b"])
+def test_module_outside_the_snapshot_is_refused_before_anything_is_read_there(path: str) -> None:
+    with pytest.raises(ValueError, match="want a folder of the snapshot"):
+        derived(modules=[TRANSFORMER | {"path": path}, POOLING])
+
+
+@pytest.mark.parametrize("length", [-1, 0, 2])
+def test_length_that_leaves_no_room_for_a_word_is_refused_with_its_file(length: int) -> None:
+    with pytest.raises(ValueError, match=f"`sentence_bert_config.json` has an item be {length} tokens"):
+        derived(sentence_bert_config={"max_seq_length": length})

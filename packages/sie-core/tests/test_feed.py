@@ -106,6 +106,31 @@ def test_change_is_told_once_and_asked_for_by_etag(serve: Callable[[Script], Ser
     assert {(path, token) for path, _, token in service.asked} == {("/v1/configs/export", "Bearer secret")}
 
 
+def test_catalog_without_an_etag_is_told_once(serve: Callable[[Script], Service]) -> None:
+    """A proxy may lose it; each look told it anew."""
+    one = catalog("a/one")
+    service = serve([(200, exported(one), None)] * 3)
+    seen: list[Catalog] = []
+    wait, pauses = looks(3)
+
+    Feed(service.url, token=None, on_change=seen.append, wait=wait).follow()
+
+    assert seen == [one]
+    assert pauses == [pause_s(0)] * 3
+
+
+def test_answer_that_is_no_catalog_is_not_read_to_its_end(
+    serve: Callable[[Script], Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sie_core.catalog.feed.LIMIT_BYTES", 1000)
+    service = serve([(200, b" " * 2000, None)])
+
+    outcome = Feed(service.url, token=None, on_change=lambda _: None).look()
+
+    assert isinstance(outcome, Unreachable)
+    assert "more than 1,000 bytes" in outcome.reason
+
+
 def test_outage_keeps_what_was_read_and_pauses_grow_until_it_is_over(serve: Callable[[Script], Service]) -> None:
     one, two = catalog("a/one"), catalog("a/two")
     broken = exported(two)[:-20]
@@ -138,7 +163,7 @@ def test_stopping_cuts_off_a_look_that_hangs(serve: Callable[[Script], Service])
     assert not feed._thread.is_alive()
 
 
-@pytest.mark.parametrize("url", ["sie-config:8080", "ftp://host", "", "http://"])
+@pytest.mark.parametrize("url", ["sie-config:8080", "ftp://host", "", "http://", "http://h:port", "http://["])
 def test_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="want `http://host:port`"):
         Feed(url, token=None, on_change=lambda _: None)
@@ -146,3 +171,10 @@ def test_url_that_is_none_is_refused(url: str) -> None:
 
 def test_pauses_are_bounded() -> None:
     assert pause_s(10_000) == 30.0
+
+
+def test_url_with_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="has a user in it") as refused:
+        Feed("http://user:hush@host:80", token=None, on_change=lambda _: None)
+
+    assert "hush" not in str(refused.value)

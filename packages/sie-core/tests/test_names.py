@@ -14,7 +14,9 @@ def test_model_ids_are_taken(text: str):
     assert parse_model_id(text) == text
 
 
-@pytest.mark.parametrize("text", ["", "/", "a/", "../a", "a/..", "a//b", "a b", "a\\b", ".a", "x" * 257, "a/b\n"])
+@pytest.mark.parametrize(
+    "text", ["", "/", "a/", "../a", "a/..", "a//b", "a b", "a\\b", ".a", "x" * 257, "a/b\n", "a--b/c"]
+)
 def test_what_cannot_be_a_model_id_is_refused(text: str):
     with pytest.raises(ValueError, match="is not a model id"):
         parse_model_id(text)
@@ -86,3 +88,15 @@ def test_no_path_or_header_raises_anything_but_an_api_error(path: str, headers: 
         envelope.read("/v1/encode/" + path, headers)
     except ApiError as error:
         assert error.code == "INVALID_INPUT"
+
+
+def test_two_models_never_share_a_folder():
+    """`a--b/c` and `a/b--c` would; hubs know neither."""
+    for text in ("a--b/c", "a/b--c"):
+        with pytest.raises(ValueError, match="single `-`"):
+            parse_model_id(text)
+
+
+def test_name_longer_than_any_is_near_nothing():
+    """Comparing takes as long as the name, and callers choose it: 60 KB in a path took seconds of the loop."""
+    assert nearest("BAAI/bge-m3" * 100, KNOWN) == []

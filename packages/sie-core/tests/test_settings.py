@@ -20,6 +20,7 @@ class Sample:
     cache: Path | None = setting("SIE_LOCAL_CACHE", None)
     hub: bool = setting("SIE_HF_FALLBACK", True)
     token: Secret | None = setting("SIE_AUTH_TOKEN", None)
+    timeout_s: float | None = setting("SIE_GATEWAY_REQUEST_TIMEOUT", None, least=0.5, most=60)
 
 
 def test_flag_comes_before_environment_and_environment_before_default():
@@ -63,6 +64,10 @@ def test_secret_is_never_shown():
         ("SIE_SERVER_PORT", "eighty", "a whole number"),
         ("SIE_HF_FALLBACK", "maybe", "`true` or `false`"),
         ("SIE_PRECISION", "f8", "`auto`, `f32`"),
+        ("SIE_GATEWAY_REQUEST_TIMEOUT", "nan", "a number"),
+        ("SIE_GATEWAY_REQUEST_TIMEOUT", "inf", "a number"),
+        ("SIE_GATEWAY_REQUEST_TIMEOUT", "-1.0", "0.5 or more"),
+        ("SIE_GATEWAY_REQUEST_TIMEOUT", "61.0", "60 or less"),
     ],
 )
 def test_value_that_does_not_parse_is_named_with_what_was_wanted(name: str, text: str, wanted: str):
@@ -103,3 +108,10 @@ def test_string_under_a_field_is_its_description():
 
     assert docs["port"] == "Where to listen. 1024 and above need no privilege."
     assert docs["precision"] == ""
+
+
+def test_bounds_hold_for_flags_and_not_for_what_is_left_out():
+    with pytest.raises(SettingsError, match=r"`--timeout-s` is `0\.1`, want 0\.5 or more"):
+        load(Sample, env={}, flags={"timeout_s": "0.1"})
+
+    assert load(Sample, env={}).value.timeout_s is None

@@ -60,6 +60,7 @@ def test_numpy_scalar_is_read_as_an_array_without_dimensions():
         ({b"type": 7}, "not a plain number"),
         ({b"shape": [3]}, "wants 12 bytes, has 8"),
         ({b"shape": [-1]}, "whole number from 0"),
+        ({b"shape": [0, 1 << 63], b"data": b""}, "whole number from 0"),
         ({b"shape": [1] * 9}, "at most 8"),
         ({b"data": "text"}, "want bytes"),
     ],

@@ -29,6 +29,10 @@ MODEL = "sentence-transformers/all-MiniLM-L6-v2"
         ((), {"SIE_CONFIG_SERVICE_URL": "sie-config:8080"}, "want `http://host:port`"),
         (("--workers", "worker:8080"), {}, "want a comma-separated list of `http://host:port`"),
         (("--port", "http"), {}, "want a whole number"),
+        (("--port", "65536"), {}, "want 65535 or less"),
+        ((), {"SIE_GATEWAY_REQUEST_TIMEOUT": "0"}, "want 0.001 or more"),
+        ((), {"SIE_AUTH_TOKEN": "two words"}, "that no header can carry"),
+        (("--workers", "http://a..b:80"), {}, "want a comma-separated list of `http://host:port`"),
     ],
 )
 def test_what_cannot_be_meant_stops_the_start(arguments: tuple[str, ...], env: dict[str, str], said: str) -> None:

@@ -123,7 +123,8 @@ class ConfigService:
         if path.startswith(MODELS):
             return self._model_yaml(path.removeprefix(MODELS)), YAML
         if path.startswith(BUNDLES):
-            return _yaml(msgspec.to_builtins(self._ledger.bundle(path.removeprefix(BUNDLES)))), YAML
+            bundle = self._ledger.bundle(path.removeprefix(BUNDLES))
+            return _yaml(msgspec.to_builtins(msgspec.structs.asdict(bundle))), YAML
         raise ApiError("NOT_FOUND", f"there is no route `{path}`", hint=f"`GET {EXPORT_PATH}` has everything")
 
     def _model_yaml(self, model: str) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sie_core.http.auth import Auth, configure
+from sie_core.http.auth import Auth, configure, tokens_of
 from sie_core.settings import Loaded, Secret, SettingsError, load, setting
 
 
@@ -19,7 +19,7 @@ class ConfigSettings:
     host: str = setting("SIE_CONFIG_HOST", "127.0.0.1")
     """Address to listen on. The default takes calls from this machine only; the chart sets `0.0.0.0`."""
 
-    port: int = setting("SIE_CONFIG_PORT", 8080)
+    port: int = setting("SIE_CONFIG_PORT", 8080, least=0, most=65535)
     """TCP port to listen on; 0 takes a free one and says which."""
 
     auth_mode: Literal["none", "token", "static"] = setting("SIE_AUTH_MODE", "none")
@@ -43,9 +43,7 @@ class ConfigSettings:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Every token that opens the door."""
-        one = (self.auth_token.reveal(),) if self.auth_token is not None else ()
-        several = self.auth_tokens.reveal().split(",") if self.auth_tokens is not None else ()
-        return tuple(token.strip() for token in (*one, *several) if token.strip())
+        return tokens_of(self.auth_token, self.auth_tokens)
 
 
 def read(flags: Mapping[str, object] | None = None) -> Loaded[ConfigSettings]:

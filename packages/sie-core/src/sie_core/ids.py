@@ -19,15 +19,21 @@ BundleName = NewType("BundleName", str)
 PoolName = NewType("PoolName", str)
 MachineProfile = NewType("MachineProfile", str)
 
+MODEL_ID_LENGTH = 256
+
 _MODEL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*")
 _REVISION = re.compile(r"[0-9a-f]{40}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def parse_model_id(text: str) -> ModelId:
-    """Raises `ValueError` for what cannot be a repository name: empty, `..`, a backslash, a trailing slash."""
-    if len(text) > 256 or ".." in text or _MODEL_ID.fullmatch(text) is None:
-        raise ValueError(f"`{text}` is not a model id: want `org/name` of letters, digits, `.`, `_` and `-`")
+    """Raises `ValueError` for what cannot be a repository name: empty, `..`, `--`, a backslash, a trailing slash.
+
+    Hubs refuse `--` too: it stands for the slash in `cache_folder`, where `a--b/c` would be taken for `a/b--c`.
+    """
+    if len(text) > MODEL_ID_LENGTH or ".." in text or "--" in text or _MODEL_ID.fullmatch(text) is None:
+        shown = text[:MODEL_ID_LENGTH]
+        raise ValueError(f"`{shown}` is not a model id: want `org/name` of letters, digits, `.`, `_` and single `-`")
     return ModelId(text)
 
 
@@ -73,8 +79,11 @@ def spec_file_name(model: ModelId) -> str:
 def nearest(name: str, known: Iterable[str], *, most: int = 3) -> list[str]:
     """The known names most like `name`, best first; none where nothing is alike.
 
-    Letter case and the part before the slash count less than the rest: people forget the organisation.
+    Letter case and the part before the slash count less than the rest: people forget the organisation. What is longer
+    than any name is like none: comparing takes as long as it is, and callers choose it.
     """
+    if len(name) > MODEL_ID_LENGTH:
+        return []
     wanted = name.lower()
     tail = wanted.rsplit("/", 1)[-1]
 

@@ -14,6 +14,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -136,9 +137,9 @@ class Loaded(Generic[S]):
     sources: Mapping[str, str]
 
 
-def setting(name: str, default: Any) -> Any:
-    """A dataclass field that is read from the environment variable `name`."""
-    return dataclasses.field(default=default, metadata={"name": name})
+def setting(name: str, default: Any, *, least: float | None = None, most: float | None = None) -> Any:
+    """A dataclass field that is read from the environment variable `name`; a number may have a `least` and a `most`."""
+    return dataclasses.field(default=default, metadata={"name": name, "least": least, "most": most})
 
 
 def load(cls: type[S], *, env: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Loaded[S]:
@@ -159,13 +160,16 @@ def load(cls: type[S], *, env: Mapping[str, str], flags: Mapping[str, Any] | Non
         flag = (flags or {}).get(field.name)
         if flag is not None:
             shown = "--" + field.name.replace("_", "-")
-            values[field.name] = _parsed(flag, hints[field.name], shown) if isinstance(flag, str) else flag
+            value = _parsed(flag, hints[field.name], shown) if isinstance(flag, str) else flag
             sources[field.name] = f"flag {shown}"
         elif env.get(name):
-            values[field.name] = _parsed(env[name], hints[field.name], name)
+            shown, value = name, _parsed(env[name], hints[field.name], name)
             sources[field.name] = f"environment {name}"
         else:
             sources[field.name] = "default"
+            continue
+        _check_bounds(value, shown, least=field.metadata["least"], most=field.metadata["most"])
+        values[field.name] = value
     return Loaded(value=cls(**values), sources=sources)
 
 
@@ -199,6 +203,13 @@ def field_names(cls: type[Any]) -> Mapping[str, str]:
     return {field.name: field.metadata["name"] for field in dataclasses.fields(cls)}
 
 
+def _check_bounds(value: Any, shown: str, *, least: float | None, most: float | None) -> None:
+    if least is not None and value < least:
+        raise SettingsError(f"`{shown}` is `{value}`, want {least} or more")
+    if most is not None and value > most:
+        raise SettingsError(f"`{shown}` is `{value}`, want {most} or less")
+
+
 def _parsed(text: str, kind: Any, shown: str) -> Any:
     """`text` as `kind`: str, int, float, bool, Path, Secret, a Literal, a tuple of str, or one of these or None."""
     if get_origin(kind) in (Union, types.UnionType):
@@ -212,7 +223,10 @@ def _parsed(text: str, kind: Any, shown: str) -> Any:
     if kind is bool:
         return _parsed_bool(text, shown)
     try:
-        return kind(text)
+        value = kind(text)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(text)
+        return value
     except ValueError as error:
         wanted = {int: "a whole number", float: "a number", Path: "a path"}.get(kind, str(kind))
         raise SettingsError(f"`{shown}` is `{text}`, want {wanted}") from error

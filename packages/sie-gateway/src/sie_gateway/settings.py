@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from sie_core.http.auth import Auth, configure
+from sie_core.http.auth import Auth, configure, tokens_of
 from sie_core.settings import Loaded, Secret, SettingsError, load, setting
 
 MIB = 1 << 20
@@ -25,18 +25,18 @@ class GatewaySettings:
     host: str = setting("SIE_GATEWAY_HOST", "127.0.0.1")
     """Address to listen on. The default takes calls from this machine only; the chart sets `0.0.0.0`."""
 
-    port: int = setting("SIE_GATEWAY_PORT", 8080)
+    port: int = setting("SIE_GATEWAY_PORT", 8080, least=0, most=65535)
     """TCP port to listen on; 0 takes a free one and says which."""
 
     configured_gpus: tuple[str, ...] = setting("SIE_GATEWAY_CONFIGURED_GPUS", ())
     """Machine profiles that this cluster has or can start, separated by commas; a call for another one is answered
     503 `GPU_NOT_CONFIGURED` at once. Empty: every profile is waited for."""
 
-    request_timeout_s: float | None = setting("SIE_GATEWAY_REQUEST_TIMEOUT", None)
+    request_timeout_s: float | None = setting("SIE_GATEWAY_REQUEST_TIMEOUT", None, least=0.001)
     """Longest time in seconds for a call that names no deadline of its own (`X-SIE-Timeout-Ms`). Unset: as long as the
     caller stays on the line, so that a long batch is not cut off by a guess."""
 
-    max_body_bytes: int = setting("SIE_MAX_BODY_BYTES", 64 * MIB)
+    max_body_bytes: int = setting("SIE_MAX_BODY_BYTES", 64 * MIB, least=1)
     """Longest request body; a longer one is answered 413 before it is read. A body is held in memory until its
     answer has come."""
 
@@ -68,9 +68,7 @@ class GatewaySettings:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Every token that opens the door."""
-        one = (self.auth_token.reveal(),) if self.auth_token is not None else ()
-        several = self.auth_tokens.reveal().split(",") if self.auth_tokens is not None else ()
-        return tuple(token.strip() for token in (*one, *several) if token.strip())
+        return tokens_of(self.auth_token, self.auth_tokens)
 
     @property
     def own_token(self) -> str | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sie_core.http.auth import tokens_of
 from sie_core.settings import Loaded, Secret, load, setting
 
 MIB = 1 << 20
@@ -133,9 +134,7 @@ class ServeSettings:
     @property
     def tokens(self) -> tuple[str, ...]:
         """Every token that opens the door."""
-        one = (self.auth_token.reveal(),) if self.auth_token is not None else ()
-        several = self.auth_tokens.reveal().split(",") if self.auth_tokens is not None else ()
-        return tuple(token.strip() for token in (*one, *several) if token.strip())
+        return tokens_of(self.auth_token, self.auth_tokens)
 
 
 def read(flags: Mapping[str, object] | None = None) -> Loaded[ServeSettings]:

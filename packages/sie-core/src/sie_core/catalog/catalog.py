@@ -22,7 +22,7 @@ from sie_core.catalog.spec import ModelSpec, parse_spec, spec_name_matches
 from sie_core.ids import BundleName, ModelId, nearest, parse_bundle_name
 
 
-class Bundle(Struct, frozen=True, forbid_unknown_fields=True):
+class Bundle(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """The models that one worker image serves.
 
     Attributes:
@@ -105,10 +105,10 @@ def read_specs(folder: Traversable | Path) -> list[ModelSpec]:
 
 def read_bundles(file: Traversable | Path) -> list[Bundle]:
     """Raises `ValueError` for a file that is not a list of bundles, naming the entry and the key."""
-    loaded: Any = yaml.safe_load(file.read_bytes())
     try:
+        loaded: Any = yaml.safe_load(file.read_bytes())
         return msgspec.convert(loaded, list[Bundle])
-    except msgspec.ValidationError as error:
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ValueError(f"{file.name}: {error}") from error
 
 

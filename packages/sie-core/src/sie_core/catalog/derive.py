@@ -15,7 +15,7 @@ from typing import Any, Final, Generic, Literal, TypeVar, get_args
 import msgspec
 from msgspec import Struct
 
-from sie_core.catalog.spec import DenseHead, ModelSpec, Pooling
+from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, Pooling
 
 Architecture = Literal["bert"]
 """`model_type` in `config.json`, of what there is a backbone for."""
@@ -193,6 +193,10 @@ def _modules(read: Reader) -> tuple[_Module, _Module | None, _Module | None]:
             f"`{MODULES}` lists {', '.join(f'`{kind}`' for kind in kinds) or 'nothing'}: "
             "supported is `Transformer`, then `Pooling`, then `Normalize` or nothing"
         )
+    for module in modules:
+        # A snapshot is somebody else's: it may not have files read beside it.
+        if module.path.startswith("/") or ".." in module.path.split("/"):
+            raise ValueError(f"`{MODULES}` has a module at `{module.path}`: want a folder of the snapshot")
     first, pooling, normalize = (*modules, None, None)[:3]
     assert first is not None
     return first, pooling, normalize
@@ -228,7 +232,10 @@ def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: _Config, len
             f"no file of the snapshot says how long an item may be: set `max_tokens` in the spec of `{spec.id}`"
         )
     # The last of the equal ones: the file that was written to say it.
-    return min(reversed(limits), key=lambda limit: limit.value)
+    found = min(reversed(limits), key=lambda limit: limit.value)
+    if found.value < LEAST_TOKENS:
+        raise ValueError(f"`{found.origin}` has an item be {found.value} tokens: want {LEAST_TOKENS} at least")
+    return found
 
 
 def _pooling(

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.export import EXPORT_PATH, read_export
@@ -22,6 +22,9 @@ PERIOD_S = 1.0
 
 LONGEST_PAUSE_S = 30.0
 TIMEOUT_S = 10.0
+
+LIMIT_BYTES = 64 << 20
+"""A spec takes less than a KiB; whatever has this many bytes is something else."""
 
 logger = logging.getLogger("sie.feed")
 
@@ -59,12 +62,10 @@ class Feed:
         on_change: Callable[[Catalog], None],
         wait: Callable[[float], bool] | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or parts.hostname is None:
-            raise ValueError(f"`SIE_CONFIG_SERVICE_URL` is `{url}`, want `http://host:port`")
+        parts = _parsed(url)
         self._url = url
         self._is_tls = parts.scheme == "https"
-        self._host, self._port = parts.hostname, parts.port
+        self._host, self._port = str(parts.hostname), parts.port
         self._path = parts.path.rstrip("/") + EXPORT_PATH
         self._headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._on_change = on_change
@@ -72,17 +73,16 @@ class Feed:
         self._wait = wait if wait is not None else self._stopping.wait
         self._connection: http.client.HTTPConnection | None = None
         self._etag: str | None = None
+        self._fingerprint: str | None = None
         self._thread = threading.Thread(target=self.follow, name="sie-catalog-feed", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once the thread has ended; a look that hangs is cut off."""
+        """Returns once the thread has ended, or cannot be woken within `TIMEOUT_S`; a look that hangs is cut off."""
         self._stopping.set()
-        connection = self._connection
-        if connection is not None and connection.sock is not None:
-            _shut(connection)
+        _shut(self._connection)
         if self._thread.is_alive():
             self._thread.join(timeout=TIMEOUT_S)
         self._close()
@@ -121,13 +121,18 @@ class Feed:
         connection = self._open()
         connection.request("GET", self._path, headers=headers)
         answer = connection.getresponse()
-        body = answer.read()
+        body = answer.read(LIMIT_BYTES + 1)
+        if len(body) > LIMIT_BYTES:
+            raise ValueError(f"the answer has more than {LIMIT_BYTES:,} bytes, which no catalog has")
         if answer.status == 304:
             return None
         if answer.status != 200:
             return Unreachable(f"HTTP {answer.status}: {body[:200].decode('utf-8', 'replace')}")
         catalog = read_export(body)
         self._etag = answer.getheader("ETag")
+        if catalog.fingerprint == self._fingerprint:  # a proxy may have lost the ETag
+            return None
+        self._fingerprint = catalog.fingerprint
         return catalog
 
     def _open(self) -> http.client.HTTPConnection:
@@ -142,7 +147,23 @@ class Feed:
             self._connection = None
 
 
-def _shut(connection: http.client.HTTPConnection) -> None:
+def _parsed(url: str) -> SplitResult:
+    """Raises `ValueError` for what is no base URL. One with a password in it is not shown."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises for what is no number
+    except ValueError as error:
+        raise ValueError(f"`SIE_CONFIG_SERVICE_URL` is `{url}`, want `http://host:port`: {error}") from error
+    if "@" in parts.netloc:
+        raise ValueError("`SIE_CONFIG_SERVICE_URL` has a user in it, want `http://host:port` and the token on its own")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"`SIE_CONFIG_SERVICE_URL` is `{url}`, want `http://host:port`")
+    return parts
+
+
+def _shut(connection: http.client.HTTPConnection | None) -> None:
     """Wake a thread that blocks on this connection: closing alone would leave it waiting."""
-    with contextlib.suppress(OSError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
+    sock = connection.sock if connection is not None else None  # the thread may close it just now
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)

@@ -13,10 +13,12 @@ from msgspec import Struct
 
 from sie_core.ids import ModelId, Revision, nearest, parse_model_id, parse_revision
 
+LEAST_TOKENS = 3
+
 Pooling = Literal["cls", "mean", "last"]
 
 
-class Source(Struct, frozen=True, forbid_unknown_fields=True):
+class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where the weights come from: a hub repository and the commit meant (None: resolved once, when locking)."""
 
     repo: ModelId
@@ -101,8 +103,8 @@ def check_spec(spec: ModelSpec) -> None:
         parse_model_id(spec.source.repo)
         if spec.source.revision is not None:
             parse_revision(spec.source.revision)
-    if spec.max_tokens is not None and spec.max_tokens < 3:
-        raise ValueError(f"`max_tokens` is {spec.max_tokens}: want at least 3, two of them special tokens")
+    if spec.max_tokens is not None and spec.max_tokens < LEAST_TOKENS:
+        raise ValueError(f"`max_tokens` is {spec.max_tokens}: want at least {LEAST_TOKENS}, two of them special tokens")
     if spec.dense is not None and spec.dense.dim is not None and spec.dense.dim < 1:
         raise ValueError(f"`dense.dim` is {spec.dense.dim}: want a positive number")
     for name, template in (("query", spec.query), ("document", spec.document)):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from sie_core.errors import ApiError
 from sie_core.http.asgi import Header, header
+from sie_core.settings import Secret
 
 MODES = ("none", "token", "static")
 ALWAYS_OPEN = frozenset({"/healthz", "/readyz"})
@@ -72,11 +73,13 @@ def configure(
 ) -> Auth:
     """The check for a mode and its tokens.
 
-    Raises `ValueError`, for the operator, when the mode is not known or wants tokens and there are none.
+    Raises `ValueError`, for the operator, when the mode is not known or wants tokens and there are none, and for a
+    token that no header can carry.
     """
     if mode not in MODES:
         raise ValueError(f"`SIE_AUTH_MODE` is `{mode}`, want one of {', '.join(f'`{name}`' for name in MODES)}")
-    known = tuple(token.strip().encode() for token in tokens if token.strip())
+    known = tuple(_sendable(token, "SIE_AUTH_TOKEN") for token in tokens if token.strip())
+    admin = _sendable(admin_token, "SIE_ADMIN_TOKEN") if admin_token and admin_token.strip() else None
     if mode != "none" and not known:
         raise ValueError(
             f"`SIE_AUTH_MODE` is `{mode}` and no token is set: set `SIE_AUTH_TOKEN` or `SIE_AUTH_TOKENS`, "
@@ -84,10 +87,24 @@ def configure(
         )
     return Auth(
         tokens=known if mode != "none" else (),
-        admin_token=admin_token.strip().encode() if admin_token and admin_token.strip() else None,
+        admin_token=admin,
         required=mode != "none",
         exempt_operational=exempt_operational,
     )
+
+
+def tokens_of(one: Secret | None, several: Secret | None) -> tuple[str, ...]:
+    """The tokens in `SIE_AUTH_TOKEN` and, separated by commas, in `SIE_AUTH_TOKENS`; none where neither is set."""
+    said = [one.reveal() if one is not None else "", *(several.reveal().split(",") if several is not None else ())]
+    return tuple(token.strip() for token in said if token.strip())
+
+
+def _sendable(token: str, name: str) -> bytes:
+    """We send tokens ourselves: a line end in one would begin a header of its own. The message does not show it."""
+    stripped = token.strip()
+    if not (stripped.isascii() and stripped.isprintable() and " " not in stripped):
+        raise ValueError(f"`{name}` holds a token with a space, a line end or a letter that no header can carry")
+    return stripped.encode()
 
 
 def _bearer(headers: Iterable[Header]) -> bytes | None:

@@ -41,13 +41,22 @@ class JsonLine(logging.Formatter):
 
 
 class TextLine(logging.Formatter):
-    """`12:00:00 info listening url=http://…`, the traceback, if any, below."""
+    """`12:00:00 info listening url=http://…`, the traceback, if any, below.
+
+    A value with a line end or an escape sequence in it is shown quoted: a path is the caller's own, and could write
+    lines that nobody logged.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        fields = "".join(f" {key}={value}" for key, value in getattr(record, "fields", {}).items())
+        fields = "".join(f" {key}={_shown(value)}" for key, value in getattr(record, "fields", {}).items())
         line = f"{clock} {record.levelname.lower()} {record.getMessage()}{fields}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if text.isprintable() else repr(text)
 
 
 def _time(record: logging.LogRecord) -> str:

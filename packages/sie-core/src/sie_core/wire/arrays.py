@@ -53,7 +53,7 @@ def from_wire(value: dict[Any, Any]) -> NDArray[Any]:
         raise ValueError(f"array data are {type(data).__name__}, want bytes")
     if not isinstance(shape, list | tuple) or len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"array shape {shape!r} is not a list of at most {MAX_DIMENSIONS} sizes")
-    if any(not isinstance(size, int) or isinstance(size, bool) or size < 0 for size in shape):
+    if any(not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63 for size in shape):
         raise ValueError(f"array shape {shape!r} has a size that is not a whole number from 0")
     want_bytes = dtype.itemsize * _product(shape)
     have_bytes = memoryview(data).nbytes
