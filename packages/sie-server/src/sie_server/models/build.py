@@ -40,13 +40,8 @@ def load(
     # Here and not above: the tokenizer is read while the engine is imported.
     from sie_server.models.ops.openvino import OpenvinoOps, precision_for
 
-    ops = OpenvinoOps(checkpoint)
-    graph = ops.compiled(
-        bert(ops, config, prefix=_prefix(checkpoint)),
-        precision=precision_for(precision),
-        streams=streams,
-        threads=threads,
-    )
+    ops = OpenvinoOps(checkpoint, precision_for(precision))
+    graph = ops.compiled(bert(ops, config, prefix=_prefix(checkpoint)), streams=streams, threads=threads)
     return _model(derived, tokenizer.result(), graph)
 
 

@@ -35,6 +35,10 @@ class Encoder(Protocol):
         """(T, width), good until the stream's next run."""
         ...
 
+    def settle(self) -> None:
+        """Waits until it is as fast as it will be."""
+        ...
+
     def close(self) -> None: ...
 
 

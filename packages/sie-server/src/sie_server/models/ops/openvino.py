@@ -4,10 +4,11 @@ The only module that imports openvino. `OpenvinoOps` collects nodes while a back
 makes them a `Graph`, whose `run` feeds one batch's plan to one stream.
 
 Settings, all measured: the precision is always said (bf16 is the plugin's own default where the CPU
-has it); no `CACHE_DIR`, which would write a copy of the checkpoint; streams of one thread each serve
-more than one stream of many.
+has it); no `CACHE_DIR`, which would write a copy of the checkpoint; streams of one thread each do
+more together than one stream of many.
 """
 
+import ctypes
 import functools
 import math
 import sys
@@ -15,6 +16,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
@@ -22,8 +25,9 @@ from numpy.typing import NDArray
 
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import Checkpoint
-from sie_server.models.ops.plan import Plan
+from sie_server.models.ops.plan import Plan, plan_batch
 from sie_server.models.ops.protocol import Activation
+from sie_server.models.tokens import pack
 
 # openvino works without the package that reports its use, and says so by catching the ImportError; in case a
 # plain pip brought it along, it is not there for this process. The model converter is what would call it, and
@@ -34,21 +38,45 @@ for _left_out in ("openvino_telemetry", "openvino.tools.ovc"):
 import openvino as ov  # noqa: E402
 from openvino import opset15 as op  # noqa: E402
 
-_NAMES: Final = ("ids", "positions", "rows", "back", "mask")
+_INPUTS: Final = {
+    "ids": ([-1], ov.Type.i32),
+    "positions": ([-1], ov.Type.i32),
+    "rows": ([-1, -1], ov.Type.i32),
+    "back": ([-1], ov.Type.i32),
+    "mask": ([-1, 1, 1, -1], ov.Type.f32),
+    "one": ([1], ov.Type.f32),
+}
+_ONE: Final = np.ones(1, np.float32)
 _WEIGHT_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2}
 _FORGET_EVERY_S: Final = 0.02
 
+_WIDE_AT_MOST_BYTES: Final = 100 * 2**20
+"""Weights up to which a second copy is worth its memory: all-MiniLM-L6-v2 has 43 MB, a BERT-base 340."""
+
+_WIDE_AT_MOST_TOKENS: Final = 64
+"""What is kept per shape is kept per copy, so only short texts, which gain the most, go to the second."""
+
+_M_MMAP_THRESHOLD: Final = -3
+"""Of `malloc.h`."""
+
+_MAPPED_FROM_BYTES: Final = 256 * 2**10
+
+_SMALL: Final = plan_batch(pack([np.zeros(8, np.int32)]))
+
 
 class OpenvinoOps:
-    """Collects a graph; see `protocol.Ops`."""
+    """Collects a graph; see `protocol.Ops`.
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    In f32 nothing may be fused into a linear layer: there are two kernels for it, equally fast. The plain one
+    packs its weights once, whatever the batch; the one that fuses packs them anew for small and for large
+    batches and compiles itself for every size, which for MiniLM is 17 MB and the first batch of each size. bf16
+    has only the second.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision) -> None:
         self._checkpoint = checkpoint
-        any_size = {"ids": [-1], "positions": [-1], "rows": [-1, -1], "back": [-1], "mask": [-1, 1, 1, -1]}
-        self._inputs = {
-            name: op.parameter(ov.PartialShape(any_size[name]), ov.Type.f32 if name == "mask" else ov.Type.i32)
-            for name in _NAMES
-        }
+        self._precision = precision
+        self._inputs = {name: op.parameter(ov.PartialShape(shape), dtype) for name, (shape, dtype) in _INPUTS.items()}
         self._first_axis = op.constant(np.int32(0))
         self._packed_weights = 0
 
@@ -79,7 +107,7 @@ class OpenvinoOps:
     def linear(self, x: Any, weight: Any, bias: Any, *, activation: Activation | None = None) -> Any:
         self._packed_weights += math.prod(weight.get_output_shape(0))
         y = op.add(op.matmul(x, weight, False, True), bias)
-        return op.gelu(y, "erf") if activation == "gelu" else y
+        return op.gelu(self._unfused(y), "erf") if activation == "gelu" else y
 
     def layer_norm(self, x: Any, weight: Any, bias: Any, *, epsilon: float) -> Any:
         normed = op.mvn(x, op.constant(np.array([-1], np.int64)), True, epsilon, "inside_sqrt")
@@ -95,78 +123,125 @@ class OpenvinoOps:
             cells = op.gather(x, self._inputs["rows"], self._first_axis)
             return op.transpose(op.reshape(cells, op.constant(split), True), op.constant(swap))
 
-        seen = op.scaled_dot_product_attention(*map(gridded, (query, key, value)), self._inputs["mask"])
-        # One row a cell. Zeros keep an axis, so the grid's two are folded before the heads are.
         width = query.get_output_partial_shape(0)[1].get_length()
+        scale = self._unfused(op.constant(np.array([(width // heads) ** -0.5], np.float32)))
+        seen = op.scaled_dot_product_attention(*map(gridded, (query, key, value)), self._inputs["mask"], scale)
+        # One row a cell. Zeros keep an axis, so the grid's two are folded before the heads are.
         cells = op.reshape(op.transpose(seen, op.constant(swap)), op.constant(np.array([-1, width], np.int64)), False)
         return op.gather(cells, self._inputs["back"], self._first_axis)
 
-    def compiled(self, hidden: Any, *, precision: Precision, streams: int, threads: int) -> "Graph":
-        """The graph that computes `hidden`, ready to run.
+    def _unfused(self, x: Any) -> Any:
+        """The same, by a multiplication with 1 that the compiler cannot see through; nothing of it in bf16."""
+        return op.multiply(x, self._inputs["one"]) if self._precision == "f32" else x
+
+    def compiled(self, hidden: Any, *, streams: int, threads: int) -> "Graph":
+        """The graph that computes `hidden`, warm.
 
         The last hidden state is an output even where only pooled vectors are wanted: in bf16 the plugin
         keeps float32 from an output back to the first matrix product, which costs nothing and halves the error.
         """
-        model = ov.Model([hidden.output(0)], [self._inputs[name] for name in _NAMES], "encoder")
-        settings = {
-            "INFERENCE_PRECISION_HINT": precision,
+        model = ov.Model([hidden.output(0)], list(self._inputs.values()), "encoder")
+        weights_bytes = self._packed_weights * _WEIGHT_BYTES[self._precision]
+        shape = _Shape(streams=streams, threads=threads, precision=self._precision)
+        return Graph(model, self._checkpoint, shape, weights_bytes=weights_bytes)
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a graph is to run: so many batches at once, each on so many threads."""
+
+    streams: int
+    threads: int
+    precision: Precision
+
+    def settings(self, *, streams: int) -> dict[str, object]:
+        return {
+            "INFERENCE_PRECISION_HINT": self.precision,
             "NUM_STREAMS": streams,
-            "INFERENCE_NUM_THREADS": streams * threads,
+            "INFERENCE_NUM_THREADS": self.streams * self.threads,
         }
-        with _forgetting(self._checkpoint):
-            graph = Graph(
-                _core().compile_model(model, "CPU", settings),
-                self._checkpoint,
-                streams=streams,
-                memory_bytes=self._packed_weights * _WEIGHT_BYTES[precision],
-            )
-            graph.warm_up()
-        return graph
 
 
 class Graph:
     """A compiled graph and one request per stream; each stream is one thread's at a time.
 
-    `memory_bytes`: of the linear layers' weights, which the plugin packs into memory of its own.
+    Streams of few threads do the most together, and leave the others' cores idle when a batch runs alone.
+    So a small model is compiled a second time, as one stream of all the threads, and a short batch that starts
+    while no other runs goes there: a third less waiting for a lone call, and the same vectors to the last bit.
+    It is compiled when the first copy answers already.
     """
 
-    def __init__(self, compiled: Any, checkpoint: Checkpoint, *, streams: int, memory_bytes: int) -> None:
-        self._compiled = compiled
+    def __init__(self, model: Any, checkpoint: Checkpoint, shape: _Shape, *, weights_bytes: int) -> None:
         self._checkpoint = checkpoint
-        self.memory_bytes = memory_bytes
-        self._requests = [compiled.create_infer_request() for _ in range(streams)]
+        self._weights_bytes = weights_bytes
+        self._lock = threading.Lock()
+        self._running = 0
+        self._requests = self._compile(model, shape, streams=shape.streams)
+        self._wide: list[Any] = []
+        self._widening: threading.Thread | None = None
+        if shape.streams > 1 and weights_bytes <= _WIDE_AT_MOST_BYTES:
+            self._widening = threading.Thread(target=self._widen, args=(model, shape), name="widen")
+            self._widening.start()
 
     @property
     def precision(self) -> Precision:
         """What the linear layers compute in, by the plugin's own word."""
-        return "bf16" if self._compiled.get_property("INFERENCE_PRECISION_HINT") == ov.Type.bf16 else "f32"
+        compiled = self._requests[0].get_compiled_model()
+        return "bf16" if compiled.get_property("INFERENCE_PRECISION_HINT") == ov.Type.bf16 else "f32"
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the linear layers' weights, which the plugin packs into memory of its own, once a copy."""
+        return self._weights_bytes * (2 if self._wide else 1)
 
     def run(self, plan: Plan, *, stream: int) -> NDArray[np.float32]:
         """(T, width): a view, good until the stream's next run."""
-        request = self._requests[stream]
-        inputs = plan.inputs()
-        for index, name in enumerate(_NAMES):
-            request.set_input_tensor(index, ov.Tensor(inputs[name], shared_memory=True))
-        request.infer(share_outputs=True)
-        output: NDArray[np.float32] = request.get_output_tensor(0).data
-        return output
+        short = len(plan.ids) <= _WIDE_AT_MOST_TOKENS
+        with self._lock:
+            alone = self._running == 0
+            self._running += 1
+        try:
+            return _infer((self._wide if alone and short and self._wide else self._requests)[stream], plan)
+        finally:
+            with self._lock:
+                self._running -= 1
 
-    def warm_up(self) -> None:
-        """One small batch on every stream at once: in bf16 the weights are packed at the first of them."""
-        size = np.zeros(32, np.int32)
-        plan = Plan(size, size, np.zeros((1, 8), np.int32), size, np.zeros((1, 1, 1, 8), np.float32))
-        threads = [
-            threading.Thread(target=self.run, args=(plan,), kwargs={"stream": stream})
-            for stream in range(len(self._requests))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    def settle(self) -> None:
+        """Waits until nothing is compiled any more."""
+        if self._widening is not None:
+            self._widening.join()
 
     def close(self) -> None:
-        self._requests.clear()
-        self._compiled = None
+        self.settle()
+        self._requests = self._wide = []
+
+    def _widen(self, model: Any, shape: _Shape) -> None:
+        self._wide = self._compile(model, shape, streams=1)
+
+    def _compile(self, model: Any, shape: _Shape, *, streams: int) -> list[Any]:
+        """One request for each of the caller's streams, on a graph of `streams`, after a small batch on each at once.
+
+        In bf16 the weights are packed at the first batch, and in any precision a stream's first batch is slow.
+        """
+        with _forgetting(self._checkpoint):
+            compiled = _core().compile_model(model, "CPU", shape.settings(streams=streams))
+            requests = [compiled.create_infer_request() for _ in range(shape.streams)]
+            threads = [threading.Thread(target=_infer, args=(request, _SMALL)) for request in requests[:streams]]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        _c_library().malloc_trim(0)
+        return requests
+
+
+def _infer(request: Any, plan: Plan) -> NDArray[np.float32]:
+    inputs = {**plan.inputs(), "one": _ONE}
+    for index, name in enumerate(_INPUTS):
+        request.set_input_tensor(index, ov.Tensor(inputs[name], shared_memory=True))
+    request.infer(share_outputs=True)
+    output: NDArray[np.float32] = request.get_output_tensor(0).data
+    return output
 
 
 def precision_for(wanted: Precision | str) -> Precision:
@@ -191,7 +266,20 @@ def precision_for(wanted: Precision | str) -> Precision:
 
 @functools.cache
 def _core() -> Any:
+    # A graph's buffers grow with the batches it meets. By default glibc learns from the first large ones to take
+    # the next from its heap, where what is outgrown stays; so MiniLM under load has 20 MB more than it uses.
+    _c_library().mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
     return ov.Core()
+
+
+@functools.cache
+def _c_library() -> Any:
+    """glibc; with another C library, its own `mallopt` and `malloc_trim` or ones that do nothing."""
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "malloc_trim") else SimpleNamespace(mallopt=_nothing, malloc_trim=_nothing)
+
+
+def _nothing(*_: int) -> None: ...
 
 
 @functools.cache

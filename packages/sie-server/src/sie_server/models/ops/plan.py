@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sie_server.models.tokens import TokenBatch
 
 FEW_TOKENS: Final = 64
-FEW_TOKENS_ROUNDED_TO: Final = 8
+FEW_TOKENS_ROUNDED_TO: Final = 4
 TOKENS_ROUNDED_TO: Final = 32
 GRID_ROUNDED_TO: Final = 8
 
