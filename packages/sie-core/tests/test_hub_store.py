@@ -7,10 +7,11 @@ import pytest
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import digest_of
-from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, Unreachable
+from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, TrustError, Unreachable
+from sie_core.artifacts.manifest import FileEntry
 from sie_core.artifacts.selection import selected
 from sie_core.artifacts.stores.hub import Hub
-from sie_core.artifacts.transfer import fetch_snapshot
+from sie_core.artifacts.transfer import fetch_file, fetch_snapshot
 from sie_core.ids import ModelId, Revision
 from sie_testing import hub as stand_in
 from sie_testing.hub import Fault, FaultKind, serving_hub
@@ -131,6 +132,39 @@ def test_a_branch_is_no_commit_whatever_the_hub_says() -> None:
         pytest.raises(TransferError, match="`main` is not a commit"),
     ):
         Hub(url).resolve(MODEL)
+
+
+def test_what_lies_past_the_end_is_nothing(served: tuple[stand_in.Hub, Hub]) -> None:
+    store = served[1].store(MODEL, REVISION)
+    for path, data in FILES.items():
+        name = hf_layout.snapshot_file(MODEL, REVISION, path)
+
+        assert store.open(name, start=len(data), length=1).read() == b""
+        assert store.open(name, start=1, length=0).read() == b""
+
+
+def test_file_that_is_shorter_at_the_hub_is_told_with_both_lengths(
+    served: tuple[stand_in.Hub, Hub], tmp_path: Path
+) -> None:
+    longer = FileEntry(path="config.json", digest=digest_of(b"{}" * 9), size_bytes=18)
+    name = hf_layout.snapshot_file(MODEL, REVISION, "config.json")
+
+    with pytest.raises(TrustError, match="another length") as caught:
+        fetch_file(served[1].store(MODEL, REVISION), name, tmp_path / "config.json", longer)
+    assert (caught.value.want, caught.value.have) == ("18 bytes", "2 bytes")
+
+
+def test_token_from_a_file_loses_its_line_end_and_no_other_is_shown(served: tuple[stand_in.Hub, Hub]) -> None:
+    assert Hub(served[1].endpoint, token="hf_right\n").resolve(MODEL) == REVISION
+    with pytest.raises(ValueError, match="that no header can carry") as refused:
+        Hub(served[1].endpoint, token="hf_\nhush")
+    assert "hush" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:application/json,[]"])
+def test_hub_leads_nowhere_but_over_http(served: tuple[stand_in.Hub, Hub], url: str) -> None:
+    with pytest.raises(Unreachable, match="unknown url type"):
+        served[1].get(url if "://" in url else "data://" + url, what="the next page")
 
 
 def test_a_hub_is_only_read(served: tuple[stand_in.Hub, Hub]) -> None:

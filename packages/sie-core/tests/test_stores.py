@@ -115,6 +115,30 @@ def test_a_folder_that_may_not_be_written_says_so(tmp_path: Path) -> None:
         put(LocalStore(tmp_path / "file" / "below"), "x", b"1")
 
 
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+
+    with pytest.raises(NotThere, match="cannot list"):
+        LocalStore(tmp_path / "file").list("")
+    assert list(LocalStore(tmp_path / "none").list("")) == []
+    assert LocalStore(tmp_path).stat("file/below") is None
+
+
+@pytest.mark.parametrize("prefix", ["../", "..", "a/../../"])
+def test_a_listing_does_not_leave_the_folder(tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "secret").write_bytes(b"")
+
+    with pytest.raises(ValueError, match="not a relative path"):
+        LocalStore(tmp_path / "store").list(prefix)
+
+
+def test_a_password_in_a_url_is_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="no user or password") as refused:
+        open_store("s3://AKIA:hush@models/weights")
+
+    assert "hush" not in str(refused.value)
+
+
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(TrustError):
         LocalStore(tmp_path).put("x", io.BytesIO(b"1"), size_bytes=1, digest=digest_of(b"2"))

@@ -16,6 +16,7 @@ from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.errors import NoSpace, NotThere, TransferError, TrustError, Unreachable
 from sie_core.artifacts.manifest import FileEntry, Manifest
 from sie_core.artifacts.ranges import STREAMS, RangedFetch, journal_file, partial_file
+from sie_core.artifacts.selection import selected
 from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.memory import MemoryStore
 from sie_core.artifacts.transfer import (
@@ -300,3 +301,22 @@ def test_an_upload_that_fails_half_way_never_has_a_ref() -> None:
         upload_snapshot(store, source, MANIFEST)
 
     assert not [name for name in store.files if "/manifests/" in name or "/refs/" in name]
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.incoming", "model.safetensors.journal"])
+def test_file_with_the_name_of_an_unfinished_one_is_not_fetched(tmp_path: Path, name: str) -> None:
+    """It would be written, or published, in the place of the other one."""
+    with pytest.raises(TransferError, match="a file on its way") as refused:
+        fetch_snapshot(MemoryStore(), manifest_of({**FILES, name: b"other"}), tmp_path / "snapshot")
+
+    assert not refused.value.transient
+    assert selected([*FILES, name]) == tuple(sorted(FILES))
+
+
+def test_file_that_somebody_cuts_short_while_it_comes_is_an_error_and_no_endless_loop(tmp_path: Path) -> None:
+    fetch = RangedFetch(
+        MemoryStore(), WEIGHTS, tmp_path / "x", entry_of("x", b"0123456789"), progress=no_progress, range_bytes=10
+    )
+    fetch._arrived = [10]
+    with (tmp_path / "x.incoming").open("w+b") as empty, pytest.raises(Unreachable, match="was cut short"):
+        fetch._hash(empty.fileno())

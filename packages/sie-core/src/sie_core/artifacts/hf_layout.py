@@ -9,6 +9,7 @@ A bucket, a worker's cache and a folder made for `HF_HUB_CACHE` are laid out ali
       .no_exist/<commit>/<path>     0 bytes: an optional file that loaders ask for and the commit has not
       manifests/<commit>.json       ours: every file's digest; written when all of them are there
 
+Beside a file that is being fetched lie its `.incoming` and `.journal`, so no file of a snapshot may be called so.
 Names only, relative to the store's root: nothing is read or written here.
 """
 
@@ -19,6 +20,8 @@ import msgspec
 from sie_core.artifacts.digest import hex_of
 from sie_core.artifacts.manifest import FileEntry, Manifest, parse_path
 from sie_core.ids import ModelId, Revision, cache_folder, parse_model_id
+
+PARTIAL, JOURNAL = ".incoming", ".journal"
 
 _TREE_FORMAT_VERSION = 1
 _FOLDER_PREFIX = "models--"
@@ -93,6 +96,11 @@ def _pointer_id(entry: FileEntry) -> str:
     oid = hex_of(entry.digest)
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {entry.size_bytes}\n".encode()
     return git_blob_id(pointer)
+
+
+def is_unfinished(path: str) -> bool:
+    """Whether a name is that of a file on its way."""
+    return path.endswith((PARTIAL, JOURNAL))
 
 
 def git_blob_id(data: bytes) -> str:

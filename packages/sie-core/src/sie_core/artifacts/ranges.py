@@ -17,13 +17,13 @@ from msgspec import Struct
 
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import TransferError, TrustError, Unreachable
+from sie_core.artifacts.hf_layout import JOURNAL, PARTIAL
 from sie_core.artifacts.manifest import FileEntry
 from sie_core.artifacts.store import Store
 
 RANGE_BYTES = 64 << 20
 STREAMS = 4
 _PIECE_BYTES = 1 << 18  # small enough to be in the core's own cache when it is written and hashed
-PARTIAL, JOURNAL = ".incoming", ".journal"
 
 
 def partial_file(target: Path) -> Path:
@@ -137,6 +137,8 @@ class RangedFetch:
             while hashed < self._length(number):
                 ready = self._wait_beyond(number, hashed)
                 chunk = os.pread(fd, min(ready - hashed, _PIECE_BYTES), start + hashed)
+                if not chunk:
+                    raise Unreachable(f"{partial_file(self._target)} was cut short by somebody else while it came")
                 running.update(chunk)
                 hashed += len(chunk)
         return Digest("sha256:" + running.hexdigest())

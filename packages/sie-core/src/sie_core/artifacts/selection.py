@@ -6,6 +6,8 @@ Pure: paths in, paths out. The worker and the toolkit choose alike, so that what
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from sie_core.artifacts.hf_layout import is_unfinished
+
 _OTHER_FORMS = frozenset(
     (".onnx", ".onnx_data", ".h5", ".msgpack", ".gguf", ".ggml", ".ot", ".tflite", ".mlmodel", ".pb", ".xml", ".nemo")
 )
@@ -25,7 +27,7 @@ def selected(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _is_wanted(path: PurePosixPath, with_safetensors: set[PurePosixPath]) -> bool:
-    if path.suffix in _CODE or path.name == ".gitattributes":
+    if path.suffix in _CODE or path.name == ".gitattributes" or is_unfinished(path.name):
         return False
     if path.suffix in _OTHER_FORMS or path.name in _OF_TRAINING or _OTHER_FOLDERS.intersection(path.parts[:-1]):
         return False

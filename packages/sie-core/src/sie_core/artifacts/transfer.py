@@ -22,10 +22,10 @@ from typing import BinaryIO, cast
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, digest_of, digest_of_stream
-from sie_core.artifacts.errors import NoSpace, NotThere, TrustError
+from sie_core.artifacts.errors import NoSpace, NotThere, TransferError, TrustError
 from sie_core.artifacts.manifest import FileEntry, Manifest, encode_manifest
 from sie_core.artifacts.plan import Plan, plan
-from sie_core.artifacts.ranges import JOURNAL, PARTIAL, STREAMS, RangedFetch, partial_file
+from sie_core.artifacts.ranges import STREAMS, RangedFetch, partial_file
 from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.local import disk_errors
 
@@ -86,11 +86,17 @@ def fetch_file(store: Store, name: str, target: Path, entry: FileEntry, *, progr
 def fetch_snapshot(store: Store, manifest: Manifest, folder: Path, *, progress: Progress = no_progress) -> Plan:
     """Bring every file of a manifest into `folder`; those there with the right length are taken as verified.
 
-    That holds for a folder which only `fetch_file` writes to. Raises as `fetch_file` does.
+    That holds for a folder which only `fetch_file` writes to. Raises as `fetch_file` does, and `TransferError` for a
+    file that has the name of an unfinished one: it would be published in that one's place.
 
     Returns:
         What there was to do.
     """
+    for entry in manifest.files:
+        if hf_layout.is_unfinished(entry.path):
+            refused = TransferError(f"`{entry.path}` of `{manifest.repo}` has the name of a file on its way")
+            refused.transient = False
+            raise refused
     folder.mkdir(parents=True, exist_ok=True)
     todo = plan(manifest, listing(folder))
     require_space(folder, todo.copy_bytes - sum(_allocated_bytes(folder / entry.path) for entry in todo.copies))
@@ -112,7 +118,7 @@ def listing(folder: Path) -> dict[str, int]:
     for parent, _, files in os.walk(folder):
         for file in files:
             path = Path(parent) / file
-            if path.suffix not in (PARTIAL, JOURNAL) and path.is_file():
+            if not hf_layout.is_unfinished(file) and path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.stat().st_size
     return found
 

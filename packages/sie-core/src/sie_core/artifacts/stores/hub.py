@@ -5,6 +5,7 @@ others, so `transfer` fetches from it in ranges, resumes and verifies. Reading n
 """
 
 import http.client
+import io
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +14,17 @@ from functools import cached_property
 from typing import IO, Any, BinaryIO, NoReturn, cast
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from urllib.request import (
+    HTTPDefaultErrorHandler,
+    HTTPErrorProcessor,
+    HTTPHandler,
+    HTTPRedirectHandler,
+    HTTPSHandler,
+    OpenerDirector,
+    ProxyHandler,
+    Request,
+    UnknownHandler,
+)
 
 import msgspec
 from msgspec import Struct
@@ -59,12 +70,14 @@ class Hub:
     """One hub, as one reader."""
 
     def __init__(self, endpoint: str = PUBLIC_HUB, *, token: str | None = None) -> None:
-        """Raises `ValueError` for an endpoint that is not `http://…` or `https://…`."""
+        """Raises `ValueError` for an endpoint that is not `http://…` or `https://…`, or a token no header can carry."""
         if urlsplit(endpoint).scheme not in ("http", "https"):
             raise ValueError(f"`{endpoint}` is not a hub's URL: want `https://…`")
         self.endpoint = endpoint.rstrip("/")
-        self._token = token
-        self._opener = build_opener(_Redirects)
+        self._token = (token or "").strip()  # a Secret made from a file ends with a line end
+        if not (self._token.isascii() and self._token.isprintable()):
+            raise ValueError("the hub's token has a line end or a letter in it that no header can carry")
+        self._opener = _opener()
 
     def resolve(self, repo: ModelId, ref: str = "main") -> Revision:
         """The commit that a branch or tag means now. Raises `NotThere` for a ref or repository that is not there."""
@@ -155,7 +168,7 @@ class Hub:
                 return NoPermission(message, hint=self._permission_hint(said))
             if error.code == 404:
                 return NotThere(message)
-            answer = Unreachable(message)
+            answer = _PastTheEnd(message) if error.code == 416 else Unreachable(message)
             answer.transient = error.code >= 500 or error.code in (408, 429)
             answer.retry_after_s = _seconds(error.headers.get("Retry-After"))
             return answer
@@ -191,10 +204,16 @@ class HubStore:
         path = parse_path(name).removeprefix(self._prefix)
         if path == name:
             raise NotThere(f"{self.url} has no `{name}`")
+        if length == 0:
+            return io.BytesIO()
         end = "" if length is None else str(start + length - 1)
         headers = {"Range": f"bytes={start}-{end}"} if start or length else {}
         what = f"`{path}` of `{self.repo}`"
-        answer = self._hub.get(f"/{self.repo}/resolve/{self.revision}/{quote(path)}", what=what, headers=headers)
+        url = f"/{self.repo}/resolve/{self.revision}/{quote(path)}"
+        try:
+            answer = self._hub.get(url, what=what, headers=headers)
+        except _PastTheEnd:
+            return io.BytesIO()
         body = Body(
             answer.read,
             answer.close,
@@ -214,6 +233,10 @@ class HubStore:
 
     def delete(self, name: str) -> NoReturn:
         raise NoPermission(f"a hub is only read: `{name}` was not deleted")
+
+
+class _PastTheEnd(Unreachable):
+    """The range begins where the file has ended already."""
 
 
 class _Info(Struct, frozen=True):
@@ -253,6 +276,22 @@ class _TreeEntry(Struct, frozen=True):
         return HubFile(path=parse_path(self.path), size_bytes=size_bytes, hub_id=hub_id)
 
 
+def _opener() -> OpenerDirector:
+    """For http and https alone: a hub that names a `file:` or `ftp:` URL as its next page is not followed there."""
+    opener = OpenerDirector()
+    for handler in (
+        ProxyHandler(),
+        HTTPHandler(),
+        HTTPSHandler(),
+        UnknownHandler(),
+        HTTPDefaultErrorHandler(),
+        _Redirects(),
+        HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
 class _Redirects(HTTPRedirectHandler):
     """Follows to the place that keeps the bytes, and takes the token to no other origin."""
 
@@ -266,7 +305,7 @@ class _Redirects(HTTPRedirectHandler):
 
 
 def _seconds(said: str | None) -> float | None:
-    return float(said) if said is not None and said.isdigit() else None
+    return float(said) if said is not None and said.isascii() and said.isdigit() else None
 
 
 def _origin(url: str) -> tuple[str, str]:

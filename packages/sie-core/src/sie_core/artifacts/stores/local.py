@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISREG
 from tempfile import NamedTemporaryFile
 from typing import BinaryIO, cast
 
@@ -34,9 +35,10 @@ class LocalStore:
         path = self.root / parse_path(name)
         with disk_errors(path, "read"):
             try:
-                return Stat(name=name, size_bytes=path.stat().st_size) if path.is_file() else None
-            except FileNotFoundError:
+                found = path.stat()
+            except (FileNotFoundError, NotADirectoryError):
                 return None
+        return Stat(name=name, size_bytes=found.st_size) if S_ISREG(found.st_mode) else None
 
     def open(self, name: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
         path = self.root / parse_path(name)
@@ -70,12 +72,14 @@ class LocalStore:
                     raise
 
     def list(self, prefix: str) -> Iterator[Stat]:
+        if prefix:
+            parse_path(prefix.removesuffix("/"))
         with disk_errors(self.root, "list"):
             return iter(sorted(self._walk(prefix), key=lambda stat: stat.name))
 
     def _walk(self, prefix: str) -> Iterator[Stat]:
         top = self.root / prefix.rpartition("/")[0]
-        for folder, _, files in os.walk(top):
+        for folder, _, files in os.walk(top, onerror=_raised):
             for file in files:
                 path = Path(folder) / file
                 name = path.relative_to(self.root).as_posix()
@@ -86,6 +90,12 @@ class LocalStore:
         path = self.root / parse_path(name)
         with disk_errors(path, "delete"):
             path.unlink(missing_ok=True)
+
+
+def _raised(error: OSError) -> None:
+    """A folder that cannot be read is no empty one."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 @contextmanager

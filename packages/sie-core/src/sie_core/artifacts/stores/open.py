@@ -62,6 +62,8 @@ def parse_store_url(url: str) -> tuple[str, str, str]:
         ValueError: as `open_store`.
     """
     parts = urlsplit(url)
+    if "@" in parts.netloc:
+        raise ValueError(f"a store's URL has no user or password in it: want {parts.scheme}://BUCKET/PREFIX")
     scheme = parts.scheme.lower()
     if "://" not in url or scheme not in SCHEMES:
         raise ValueError(_no_such_scheme(url, scheme))
