@@ -57,7 +57,8 @@ _WIDE_AT_MOST_TOKENS: Final = 64
 """What is kept per shape is kept per copy, so only short texts, which gain the most, go to the second."""
 
 _M_MMAP_THRESHOLD: Final = -3
-"""Of `malloc.h`."""
+_M_ARENA_MAX: Final = -8
+"""Both of `malloc.h`."""
 
 _MAPPED_FROM_BYTES: Final = 256 * 2**10
 
@@ -267,8 +268,9 @@ def precision_for(wanted: Precision | str) -> Precision:
 @functools.cache
 def _core() -> Any:
     # A graph's buffers grow with the batches it meets. By default glibc learns from the first large ones to take
-    # the next from its heap, where what is outgrown stays; so MiniLM under load has 20 MB more than it uses.
+    # the next from its heap, where what is outgrown stays, and every thread has a heap: 30 MB for MiniLM under load.
     _c_library().mallopt(_M_MMAP_THRESHOLD, _MAPPED_FROM_BYTES)
+    _c_library().mallopt(_M_ARENA_MAX, 2)
     return ov.Core()
 
 
