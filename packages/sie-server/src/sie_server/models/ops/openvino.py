@@ -181,7 +181,9 @@ class Graph:
         self._wide: list[Any] = []
         self._widening: threading.Thread | None = None
         if shape.streams > 1 and weights_bytes <= _WIDE_AT_MOST_BYTES:
-            self._widening = threading.Thread(target=self._widen, args=(model, shape), name="widen")
+            # Whoever loads a model may be a daemon, and would make this one too: a process that exits in the middle of
+            # a compilation is aborted by the plugin.
+            self._widening = threading.Thread(target=self._widen, args=(model, shape), name="widen", daemon=False)
             self._widening.start()
 
     @property
