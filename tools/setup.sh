@@ -48,7 +48,8 @@ install_locked() { # VENV LOCK…
     for lock in "$@"; do
         if [ "$lock" = requirements/bootstrap.txt ]; then
             "$venv/bin/pip" install -q --disable-pip-version-check --no-deps --require-hashes -r "$lock"
-        elif ! "$venv/bin/uv" pip install -q --python "$venv/bin/python" --no-deps --require-hashes -r "$lock"; then
+        elif ! "$venv/bin/uv" pip install -q --compile-bytecode --python "$venv/bin/python" --no-deps --require-hashes \
+            -r "$lock"; then
             # pip reads settings of this machine that uv does not (an index of its own, say).
             "$venv/bin/pip" install -q --disable-pip-version-check --no-deps --require-hashes -r "$lock"
         fi
@@ -60,6 +61,8 @@ install_ours() { # VENV PACKAGE…
     shift
     for name in "$@"; do words+=(-e "packages/sie-$name"); done
     "$venv/bin/uv" pip install -q --python "$venv/bin/python" --no-deps --no-index --no-build-isolation "${words[@]}"
+    # Where PYTHONDONTWRITEBYTECODE is set nothing else would: every start would compile all that it imports.
+    "$venv/bin/python" -m compileall -q packages/*/src
 }
 
 environment() { # VENV LOCK… -- PACKAGE…
