@@ -50,6 +50,11 @@ def test_model_info_names_commit_and_files_and_with_blobs_their_ids(client: http
     assert by_name["model.safetensors"]["lfs"]["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
 
 
+@pytest.mark.parametrize("name", ["/etc", "..", "acme/..", "%2Fetc", ".hidden/x"])
+def test_folder_outside_the_root_is_no_repository(client: httpx2.Client, name: str) -> None:
+    assert client.get(f"/api/models/{name}").status_code == 404
+
+
 def test_tree_comes_in_pages_that_link_to_the_next(client: httpx2.Client) -> None:
     paths, url = [], f"/api/models/acme/tiny/tree/{PIN}?recursive=true&expand=false"
     while url:

@@ -114,6 +114,13 @@ def test_blob_is_mounted_from_another_repository(client: httpx2.Client) -> None:
     assert client.head(f"/v2/team/mounted/blobs/{digest}").status_code == 200
 
 
+def test_mount_from_what_is_no_repository_name_begins_an_upload(client: httpx2.Client) -> None:
+    digest = _push_blob(client, "team/source", LAYER)
+    answer = client.post(f"/v2/team/mounted/blobs/uploads/?mount={digest}&from=../repositories/team/source")
+
+    assert answer.status_code == 202
+
+
 def test_mount_of_what_is_not_there_begins_an_upload(client: httpx2.Client) -> None:
     unknown = digest_of(b"never pushed")
     answer = client.post(f"/v2/team/mounted/blobs/uploads/?mount={unknown}&from=team/source")

@@ -96,6 +96,7 @@ class Seaweed:
         """As soon as the server is ready for it, which takes a few seconds in a new folder.
 
         Raises:
+            ClientError: it is ready, and refuses this for good: a name that no bucket can have, say.
             TimeoutError: it was not ready within a minute, or ended.
         """
         client = _client(self.endpoint)
@@ -105,6 +106,8 @@ class Seaweed:
                 _make_and_try(client, name)
                 return
             except (BotoCoreError, ClientError) as error:
+                if isinstance(error, ClientError) and _is_final(error):
+                    raise
                 if self.process.poll() is not None or time.monotonic() > give_up_at:
                     raise TimeoutError(f"SeaweedFS at {self.endpoint} is not ready: {error}") from error
                 time.sleep(0.1)
@@ -135,6 +138,12 @@ def _make_and_try(client: Any, bucket: str) -> None:
     for _ in range(_FIRST_WRITES):
         client.put_object(Bucket=bucket, Key=".ready", Body=b"ready")
     client.delete_object(Bucket=bucket, Key=".ready")
+
+
+def _is_final(error: ClientError) -> bool:
+    """Whether asking again cannot help; a new bucket may not be known everywhere at once (404, 409)."""
+    status: int = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return 400 <= status < 500 and status not in (404, 408, 409, 429)
 
 
 def _client(endpoint: str) -> Any:

@@ -20,6 +20,7 @@ from sie_airgap.oci.sources import ImageSources, parse_elsewhere
 from sie_testing import parts
 from sie_testing.demo.stage import BIN, COMMIT, MODEL, DemoFailed, Folder, Screen, server, wait_for
 from sie_testing.images import NAMES, write_images
+from sie_testing.programs import free_port
 
 CHECKOUT = Path(__file__).parents[5]
 CHART = CHECKOUT / "charts" / "sie-cluster"
@@ -102,7 +103,7 @@ def _record(screen: Screen, side: Path, airgap: str) -> None:
     screen.step("mirror weights", [airgap, "mirror", "weights", bucket], cwd=side)
     log = side / "worker.log"
     argv = [str(BIN / "sie-server"), "serve", "--models", MODEL, "--local-cache", str(side / "cache")]
-    env = {"SIE_CLUSTER_CACHE": bucket, "SIE_SERVER_PORT": str(_free_port()), "SIE_SERVER_HOST": "127.0.0.1"}
+    env = {"SIE_CLUSTER_CACHE": bucket, "SIE_SERVER_PORT": str(free_port()), "SIE_SERVER_HOST": "127.0.0.1"}
     url = f"http://127.0.0.1:{env['SIE_SERVER_PORT']}"
     with server(argv, log, env=env) as worker:
         wait_for(log, "ready", worker)
@@ -120,9 +121,3 @@ def _show_gone(screen: Screen, sources: Sources) -> None:
             if probe.connect_ex((host, port)) == 0:
                 raise DemoFailed(f"{url} still answers")
     screen.line("the hub is gone", "hub and registry are stopped and refuse connections")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

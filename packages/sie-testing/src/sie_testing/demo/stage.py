@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -94,18 +95,23 @@ class Screen:
             DemoFailed: it ended with another code than 0.
         """
         began_s = time.monotonic()
-        with subprocess.Popen(
-            argv,
-            cwd=cwd,
-            env={**os.environ, **(env or {})},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if self._shows and not relayed else subprocess.PIPE,
-            text=True,
-        ) as process:
+        # Into a file: a pipe that nobody reads while events are relayed would stop the command once it is full.
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as printed,
+            subprocess.Popen(
+                argv,
+                cwd=cwd,
+                env={**os.environ, **(env or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=None if self._shows and not relayed else subprocess.PIPE,
+                text=True,
+            ) as process,
+        ):
             said = self._relay(process) if relayed else ""
-            output, errors = process.communicate()
-        said += errors or ""
+            said += process.communicate()[1] or ""
+            printed.seek(0)
+            output = printed.read()
         self._keep(argv, output, said)
         if process.returncode != 0:
             said = f"{shlex.join(argv)}\nended with {process.returncode}\n{output}{said}"
@@ -118,7 +124,11 @@ class Screen:
         said = []
         assert process.stderr is not None
         for line in process.stderr:
-            event = json.loads(line)
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:  # a traceback, or what a library says
+                said.append(line)
+                continue
             if event["event"] == "said":
                 said.append(event["text"] + "\n")
                 name, what, spent_s = _parsed(event["text"])

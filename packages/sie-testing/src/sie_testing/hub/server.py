@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from sie_core.ids import Revision
+from sie_core.ids import Revision, parse_model_id
 from sie_testing.faults import Fault, answered, due, spent
 from sie_testing.hub.repository import (
     DEFAULT_LFS_ABOVE_BYTES,
@@ -78,8 +78,11 @@ class Hub:
 
     def repository(self, name: str) -> Repository | None:
         """The repository as its folder is now; None when there is no such folder."""
-        folder = self._root / name
-        if name.startswith(".") or ".." in name or not folder.is_dir():
+        try:
+            folder = self._root / parse_model_id(name)
+        except ValueError:
+            return None
+        if not folder.is_dir():
             return None
         if all(path.is_dir() for path in folder.iterdir()) and name.count("/") == 0:
             return None  # an organisation, not a repository without one

@@ -2,18 +2,15 @@
 
 import json
 import shutil
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx2
+from sie_testing.programs import free_port, wait_until_ready
 
 USER, PASSWORD = "tester", "secret"
 _HTPASSWD = f"{USER}:$2b$04$kzIDRkFtFon6LPkrOAu.VOOXusVpzXeJC/woA6lb8kkBIQMkuOIeW\n"
-READY_S = 20
 
 
 def docker_registry_program() -> str | None:
@@ -28,14 +25,14 @@ def serving_docker_registry(root: Path, *, with_password: bool = False) -> Itera
     if program is None:
         raise FileNotFoundError("`docker-registry` is not on the PATH; Debian has it as a package of that name")
     root.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     (root / "htpasswd").write_text(_HTPASSWD)
     config = root / "config.yml"
     config.write_text(json.dumps(_config(root, port, with_password=with_password)))
     with (root / "log").open("wb") as log:
         process = subprocess.Popen([program, "serve", str(config)], stdout=log, stderr=log)
         try:
-            _wait_until_ready(f"http://127.0.0.1:{port}/v2/", process)
+            wait_until_ready(f"http://127.0.0.1:{port}/v2/", process)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
@@ -52,23 +49,3 @@ def _config(root: Path, port: int, *, with_password: bool) -> dict[str, object]:
     if with_password:
         config["auth"] = {"htpasswd": {"realm": "stand-in", "path": str(root / "htpasswd")}}
     return config
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _wait_until_ready(url: str, process: subprocess.Popen[bytes]) -> None:
-    until = time.monotonic() + READY_S
-    while time.monotonic() < until:
-        try:
-            httpx2.get(url, trust_env=False)
-            return
-        except httpx2.TransportError:
-            if process.poll() is not None:
-                break
-            time.sleep(0.02)
-    raise TimeoutError(f"`docker-registry` does not answer at {url}; its log is beside its data")

@@ -159,7 +159,7 @@ class Registry:
 
     def _begin(self, name: str, request: Request) -> Answer:
         query = request.query
-        if "mount" in query and "from" in query:
+        if "mount" in query and _NAME.fullmatch(query.get("from", "")) is not None:
             digest = _digest(query["mount"])
             if self._storage.blob(query["from"], digest) is not None and self._may_pull(query["from"], request):
                 self._storage.link(name, digest)
