@@ -7,6 +7,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from sie_core.artifacts.digest import CHUNK_BYTES, digest_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
@@ -81,8 +82,13 @@ class TestBucket(StoreSuite):
 
 
 @pytest.fixture(scope="module")
-def gcs_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with fake_gcs.running(tmp_path_factory.mktemp("gcs"), bucket=BUCKET) as endpoint:
+def gcs_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gcs") / "server.log"
+
+
+@pytest.fixture(scope="module")
+def gcs_endpoint(gcs_log: Path) -> Iterator[str]:
+    with fake_gcs.running(gcs_log.parent, bucket=BUCKET) as endpoint:
         yield endpoint
 
 
@@ -99,6 +105,16 @@ class TestGoogleBucket(StoreSuite):
         for attempt in (lambda: absent.stat("x"), lambda: absent.open("x"), lambda: list(absent.list(""))):
             with pytest.raises(NotThere, match="the bucket `models-privat` does not exist"):
                 attempt()
+
+    def test_a_file_is_read_without_asking_for_more_behind_its_end(self, store: Store, gcs_log: Path) -> None:
+        """A request more for every file; and fake-gcs-server hangs up after it without a word."""
+        put(store, "x", b"abc")
+        with store.open("x") as stream:
+            pieces = list(iter(lambda: stream.read(2), b""))
+
+        assert pieces == [b"ab", b"c"]
+        assert get(store, "x", start=1, length=5) == b"bc"
+        assert " 416 " not in gcs_log.read_text()
 
     def test_nobody_listening_is_unreachable(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.socket() as held:
@@ -175,6 +191,11 @@ def test_a_missing_bucket_is_told_from_a_missing_file(server: Seaweed) -> None:
         with pytest.raises(NotThere, match="the bucket `models-privat` does not exist") as caught:
             attempt()
         assert "there is `models-private`" in (caught.value.hint or "")
+
+
+def test_a_bucket_that_cannot_be_is_refused_by_a_ready_server_at_once(server: Seaweed) -> None:
+    with pytest.raises(ClientError, match="InvalidBucketName"):
+        server.make_bucket("Bad_Name")
 
 
 def test_a_key_the_server_does_not_know_is_named(server: Seaweed, monkeypatch: pytest.MonkeyPatch) -> None:

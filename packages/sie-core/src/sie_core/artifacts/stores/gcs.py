@@ -66,7 +66,8 @@ class GcsStore:
             reader.close,
             translate=lambda error: self._translated(error, "storage.objects.get", name),
             failures=_FAILURES,
-            limit_bytes=length,
+            # Not past the end: the client would ask for more there, to be told with an error that there is none.
+            limit_bytes=blob.size - start if length is None else min(length, blob.size - start),
         )
         return cast(BinaryIO, body)
 
