@@ -22,7 +22,7 @@ from sie_server.app import check, streams_of
 from sie_server.cli import main
 from sie_server.settings import ServeSettings
 from sie_server.sources import Sources
-from sie_testing.cluster import MINILM, fill_bucket, worker
+from sie_testing.cluster import MINILM, fill_bucket, program, worker
 from sie_testing.doors import RawDoor
 
 
@@ -188,6 +188,27 @@ def test_a_worker_serves_from_verified_files_logs_events_and_ends_with_0(bucket:
     assert events["ready"]["url"] == running.url
     assert "dense 384, commit 1110a243fdf4, verified" in events["ready"]["models"][0]
     assert events["stopped"]["every_call_finished"] is True
+
+
+def test_a_worker_that_is_stopped_while_it_loads_ends_with_0(bucket: str, tmp_path: Path) -> None:
+    """`program` checks the exit status; a plugin that is taken down in the middle of a compilation aborts."""
+    with worker(tmp_path, bucket=bucket):
+        pass
+    words = [
+        "serve",
+        "--models",
+        MINILM,
+        "--local-cache",
+        str(tmp_path / "cache"),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+    ]
+    log = tmp_path / "stopped.log"
+    for _ in range(3):
+        with program("sie-server", words, log=log, env={"SIE_CLUSTER_CACHE": bucket}, ready=lambda url: True):
+            pass
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, (1, 1)), (2, (2, 1)), (3, (2, 1)), (16, (2, 8))])

@@ -9,6 +9,7 @@ import time
 STARTED_S = time.monotonic()
 
 import errno  # noqa: E402 - the clock starts before the imports
+import os  # noqa: E402
 import sys  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
@@ -38,11 +39,12 @@ def serve(**flags: Any) -> None:
     from sie_server.app import run
 
     try:
-        sys.exit(run(settings, started_s=STARTED_S))
+        code = run(settings, started_s=STARTED_S)
     except SettingsError as error:
         stop(error)
     except OSError as error:
         _cannot_listen(error)
+    _end(code)
 
 
 @main.command()
@@ -90,6 +92,14 @@ def _settings(flags: dict[str, Any]) -> Loaded[ServeSettings]:
     if not loaded.value.asks_hub:
         seal_hub()
     return loaded
+
+
+def _end(code: int) -> NoReturn:
+    """At once: a model may still be loading, in a thread that nothing can stop, and the plugin that compiles it
+    aborts the process when its library is taken down meanwhile, as an ordinary exit does."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _cannot_listen(error: OSError) -> NoReturn:
