@@ -30,9 +30,9 @@ demo: setup ## the guide's five steps on this machine, the last three without a 
 	@$(BIN)/python -m sie_testing.demo $(ARGS)
 
 .PHONY: test
-test: setup ## the tests
+test: setup ## the tests, or with ARGS=… those that pytest is told to run
 	@$(BIN)/python -m sie_testing.parts all > /dev/null
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/$(if $(strip $(ARGS)),pytest $(ARGS),python tools/side_by_side.py)
 
 .PHONY: check
 check: setup ## format, lint, types, import contracts, generated files, the wheels alone

@@ -147,14 +147,6 @@ def test_no_credentials_at_all_are_told_and_nobody_is_asked_for_some_and_exit_6(
     assert "credentials" in error
 
 
-def test_bucket_without_the_lock_is_told_and_exit_4(right, errors):
-    code, (error,) = errors(right.with_bucket(url=f"{BUCKET}/another-folder/"))
-
-    assert code == 4
-    assert f"is not in {BUCKET}/another-folder/" in error
-    assert "`sie-airgap mirror weights` puts it there" in error
-
-
 def test_model_that_is_missing_in_a_bucket_without_a_lock_is_named_and_exit_4(right, errors):
     """The guide's own values pin nothing."""
     code, (error,) = errors(right.with_bucket(url=f"{BUCKET}/another-folder/", lock=None, requireVerified=None))
@@ -207,12 +199,15 @@ def test_program_that_tries_to_leave_is_found_though_everything_works_and_exit_1
     assert "pod curious: 1 TCP to tcp 203.0.113.9:443" in error
 
 
-def test_program_that_fails_because_it_could_not_leave_is_told_with_what_it_tried_and_exit_11(right, errors):
+def test_what_fails_is_told_after_what_tried_to_leave_and_exit_11(right, errors):
+    """It may have failed because it could not leave."""
     needy = deployment("needy", "import socket; socket.getaddrinfo('models.example', 443)")
-    needy["spec"]["template"]["spec"]["containers"][0]["readinessProbe"] = {"httpGet": {"port": 80}}
-    code, (left, failed, _) = errors(replace(right, also=(needy,)))
+    elsewhere = right.with_bucket(url=f"{BUCKET}/another-folder/")
+    code, (left, failed, _) = errors(replace(elsewhere, also=(needy,)))
 
     assert code == 11
     assert "pod needy: " in left
     assert "DNS" in left
-    assert "container `needy` of Deployment/needy ended with 1" in failed
+    assert "init container `weights` of Deployment/sie-sie-cluster-worker-l4 cannot go on" in failed
+    assert f"is not in {BUCKET}/another-folder/" in failed
+    assert "`sie-airgap mirror weights` puts it there" in failed
