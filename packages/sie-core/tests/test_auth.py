@@ -101,6 +101,11 @@ def test_an_error_says_its_code_and_when_to_come_back() -> None:
     assert headers == {b"x-sie-error-code": b"QUEUE_FULL", b"retry-after": b"2", b"x-request-id": b"r"}
 
 
+def test_401_says_how_to_be_let_in() -> None:
+    """HTTP wants it of every 401, and clients that ask for a password look at it."""
+    assert (b"www-authenticate", b"Bearer") in error_headers(ApiError("UNAUTHORIZED", "no token was sent"))
+
+
 def test_request_ids_are_uuid_7() -> None:
     one = new_request_id()
 

@@ -40,10 +40,7 @@ class Auth:
         """Raises `ApiError` `UNAUTHORIZED` unless the call carries a known token or its path is open."""
         if not self.required or path in ALWAYS_OPEN or (self.exempt_operational and path in OPERATIONAL):
             return
-        given = _bearer(headers)
-        if given is None:
-            raise ApiError("UNAUTHORIZED", "no token was sent", hint="send `Authorization: Bearer <token>`")
-        if not _is_one_of(given, self.tokens):
+        if not _is_one_of(_sent(headers), self.tokens):
             raise ApiError("UNAUTHORIZED", "the token is not one that is known here")
 
     def check_read(self, headers: Iterable[Header]) -> None:
@@ -51,19 +48,14 @@ class Auth:
         if not self.required:
             return
         known = self.tokens if self.admin_token is None else (*self.tokens, self.admin_token)
-        given = _bearer(headers)
-        if given is None:
-            raise ApiError("UNAUTHORIZED", "no token was sent", hint="send `Authorization: Bearer <token>`")
-        if not _is_one_of(given, known):
+        if not _is_one_of(_sent(headers), known):
             raise ApiError("FORBIDDEN", "the token is not one that is known here")
 
     def check_admin(self, headers: Iterable[Header]) -> None:
         """Raises `FORBIDDEN` for anything but the admin token; where nothing is configured, all may."""
         if self.admin_token is None and not self.required:
             return
-        given = _bearer(headers)
-        if given is None:
-            raise ApiError("UNAUTHORIZED", "no token was sent", hint="send `Authorization: Bearer <admin token>`")
+        given = _sent(headers, "admin token")
         if self.admin_token is None or not _is_one_of(given, (self.admin_token,)):
             raise ApiError("FORBIDDEN", "this needs the admin token", hint="the operator sets it as `SIE_ADMIN_TOKEN`")
 
@@ -105,6 +97,14 @@ def _sendable(token: str, name: str) -> bytes:
     if not (stripped.isascii() and stripped.isprintable() and " " not in stripped):
         raise ValueError(f"`{name}` holds a token with a space, a line end or a letter that no header can carry")
     return stripped.encode()
+
+
+def _sent(headers: Iterable[Header], what: str = "token") -> bytes:
+    """Raises `ApiError` `UNAUTHORIZED` where no token was sent."""
+    given = _bearer(headers)
+    if given is None:
+        raise ApiError("UNAUTHORIZED", "no token was sent", hint=f"send `Authorization: Bearer <{what}>`")
+    return given
 
 
 def _bearer(headers: Iterable[Header]) -> bytes | None:

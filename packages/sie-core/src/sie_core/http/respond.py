@@ -69,6 +69,8 @@ def error_headers(error: ApiError, *, request_id: str | None = None) -> list[Hea
         headers.append((b"x-request-id", request_id.encode("latin-1", "replace")))
     if error.code == "BODY_TOO_LARGE":
         headers.append((b"connection", b"close"))
+    if error.code == "UNAUTHORIZED":
+        headers.append((b"www-authenticate", b"Bearer"))
     return headers
 
 
