@@ -25,8 +25,8 @@ from sie_airgap.failures import Incomplete, Partial
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, hex_of
 from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TrustError
 from sie_core.artifacts.hashing import Hashing
+from sie_core.artifacts.hf_layout import PARTIAL
 from sie_core.artifacts.lock import Lock, decode_lock, encode_lock
-from sie_core.artifacts.ranges import PARTIAL
 
 GOLDEN_NAME = "golden.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
