@@ -10,7 +10,7 @@ import numpy as np
 from sie_server.engine.engine import Limits
 from sie_server.engine.jobs import Job, Ticket
 from sie_server.engine.scheduler import Scheduler
-from sie_server.models.calls import Call, Prepared
+from sie_server.models.calls import Call, Output, Prepared
 from sie_testing.site import TINY, Caller, spec
 from sie_testing.tiny import TinyModel
 
@@ -188,6 +188,20 @@ def test_an_item_that_breaks_the_model_fails_alone(sites: Any) -> None:
     assert reply.status == 200
     assert ["dense" in item for item in reply.json["items"]] == [True, False, True]
     assert reply.json["items"][1]["error"]["code"] == "INFERENCE_ERROR"
+
+
+def test_a_model_that_gives_too_few_outputs_fails_the_call_and_not_the_queue(sites: Any) -> None:
+    """An answer that never comes would hold its caller, and its tokens, for ever."""
+
+    class Forgetful(TinyModel):
+        def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
+            return super().run(batch, stream=stream)[1:]
+
+    site = sites(Forgetful())
+    site.load(spec())
+
+    assert site.post(ENCODE, {"items": [text(2)] * 3}).error["code"] == "INFERENCE_ERROR"
+    assert site.engine.queued_tokens == 0
 
 
 def test_a_call_whose_items_all_fail_alike_fails_as_a_whole(sites: Any) -> None:

@@ -1,17 +1,19 @@
 """Models come on demand or at the start, fail with a reason, and are tried again when that makes sense."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
-from sie_core.catalog.catalog import Catalog
+from sie_core.catalog.catalog import Bundle, Catalog
 from sie_core.catalog.export import encode_export, export_of
 from sie_core.errors import ApiError
-from sie_core.ids import ModelId
+from sie_core.ids import BundleName, ModelId
 from sie_server.app import follow
 from sie_server.engine.residency import Failed, Loading, Made, Residency, Resident, failure_of
 from sie_server.engine.scheduler import Scheduler
@@ -291,6 +293,43 @@ def test_a_model_is_closed_only_after_its_last_call(sites: Any) -> None:
     assert site.run(scenario()).status == 200
     site.close()
     assert model.closed
+
+
+def test_a_model_that_left_the_bundle_is_unloaded(site: Any, model: TinyModel) -> None:
+    bundles = [Bundle(name=BundleName("default"), models=(OTHER,)), Bundle(name=BundleName("rest"), models="all")]
+    site.worker.swap(Catalog.of([spec(), spec(OTHER)], bundles))
+
+    assert model.closed
+    assert site.get("/heartbeat").json["loaded"] == []
+
+
+def test_a_named_model_that_is_in_no_catalog_is_said_to_be_missing_and_not_to_be_loading(sites: Any) -> None:
+    site = sites(kept=[TINY], specs=[spec(OTHER)])
+
+    assert site.get("/readyz").body == b"not ready: acme/tiny is not in the catalog\n"
+
+
+def test_a_model_that_was_forgotten_while_it_loaded_is_held_by_nobody(sites: Any) -> None:
+    began, go_on, held = threading.Event(), threading.Event(), []
+    site = sites()
+
+    def load(wanted: Any, say: Any) -> Any:
+        began.set()
+        assert go_on.wait(30)
+        model = TinyModel()
+        held.append(weakref.ref(model))
+        return Made(model, REVISION, verified=True)
+
+    site.engine.residency._load = load
+    site.engine.residency.begin(spec())
+    loading = next(thread for thread in threading.enumerate() if thread.name == f"load-{TINY}")
+    assert began.wait(30)
+    site.engine.unload(TINY)
+    go_on.set()
+    loading.join(30)
+
+    gc.collect()
+    assert held[0]() is None
 
 
 def test_what_was_being_loaded_under_an_old_spec_is_thrown_away() -> None:

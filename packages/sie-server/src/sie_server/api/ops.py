@@ -28,8 +28,7 @@ class Operations:
     drain: Drain
     identity: Identity
 
-    @property
-    def not_ready(self) -> str | None:
+    def not_ready(self, offer: Offer) -> str | None:
         """Why `/readyz` says 503; None when it says 200."""
         if self.drain.begun:
             return "stopping"
@@ -42,8 +41,11 @@ class Operations:
             state = states.get(model_id)
             if isinstance(state, Failed):
                 parts.append(f"{model_id} failed to load ({state.failure.error_class}): {state.failure.message}")
+            elif state is None and model_id not in offer.models:
+                parts.append(f"{model_id} is not in the catalog")
             elif not isinstance(state, Resident):
-                parts.append(f"{model_id} is loading")
+                note = state.note if isinstance(state, Loading) else ""
+                parts.append(f"{model_id} is loading" + (f": {note}" if note else ""))
         return "; ".join(parts)
 
     def status(self, offer: Offer) -> WorkerStatus:
@@ -51,7 +53,7 @@ class Operations:
         loaded = {model_id: state for model_id, state in states.items() if isinstance(state, Resident)}
         return WorkerStatus(
             name=self.identity.name,
-            ready=self.not_ready is None,
+            ready=self.not_ready(offer) is None,
             machine_profile=self.identity.machine_profile or "",
             pool=self.identity.pool,
             bundle=self.identity.bundle,

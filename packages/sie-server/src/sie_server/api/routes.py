@@ -53,13 +53,13 @@ class Worker:
         """
         before, self.offer = self.offer, Offer(catalog, self.offer.bundle)
         residency = self.engine.residency
+        offered = {model_id: catalog.specs[model_id] for model_id in self.offer.models}
         for model_id in residency.states():
-            if catalog.find(model_id) != residency.spec(model_id):
+            if offered.get(model_id) != residency.spec(model_id):
                 self.engine.unload(model_id)
-        for model_id in residency.kept:
-            spec = catalog.find(model_id)
-            if spec is not None and residency.spec(model_id) is None:
-                residency.begin(spec)
+        for model_id in residency.kept & offered.keys():
+            if residency.spec(model_id) is None:
+                residency.begin(offered[model_id])
         fields = {"fingerprint": catalog.fingerprint, "was": before.catalog.fingerprint, "models": len(catalog.specs)}
         logger.info(EVENT_CATALOG, extra={"fields": fields})
 
@@ -115,7 +115,7 @@ class Worker:
             self.engine.metrics.requests.add(model, said.verb, status)
 
     async def _readyz(self, send: Send) -> None:
-        reason = self._operations.not_ready
+        reason = self._operations.not_ready(self.offer)
         if reason is None:
             await send_text(send, 200, "ok")
         else:

@@ -135,15 +135,13 @@ class Engine:
 
     def _unload_if_over(self, resident: Resident) -> None:
         if resident.retired and not resident.calls:
-            self._executor.detach(resident.scheduler)
+            self._executor.forget(resident.scheduler)
             resident.scheduler.retire()
             logger.info(EVENT_MODEL_UNLOADED, extra={"fields": {"model": resident.spec.id}})
 
     def _queue(self, model_id: ModelId, model: Model) -> Scheduler:
         """In a loading thread."""
-        scheduler = Scheduler(model_id, model, budget_tokens=self.limits.batch_tokens)
-        self._executor.attach(scheduler)
-        return scheduler
+        return Scheduler(model_id, model, budget_tokens=self.limits.batch_tokens)
 
     def _admit(self, estimate: int) -> int:
         """Adds the call's share. An empty queue takes a call of any size: else it could never run."""

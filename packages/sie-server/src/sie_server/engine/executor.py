@@ -60,17 +60,17 @@ class Executor:
         for thread in self._threads:
             thread.join()
 
-    def attach(self, scheduler: Scheduler) -> None:
-        with self._ready:
-            self._schedulers = [*self._schedulers, scheduler]
-
-    def detach(self, scheduler: Scheduler) -> None:
+    def forget(self, scheduler: Scheduler) -> None:
+        """No job is submitted to it any more."""
         with self._ready:
             self._schedulers = [kept for kept in self._schedulers if kept is not scheduler]
 
     def submit(self, scheduler: Scheduler, jobs: Sequence[Job]) -> None:
+        """Queues jobs. A scheduler is known from its first job on: one that never gets any is held by nobody here."""
         scheduler.add(jobs)
         with self._ready:
+            if scheduler not in self._schedulers:
+                self._schedulers = [*self._schedulers, scheduler]
             self._ready.notify(min(len(jobs), len(self._threads)))
 
     def _serve(self, stream: int) -> None:
@@ -108,7 +108,10 @@ def run_split(model: Model, batch: Sequence[Job], *, stream: int) -> list[Result
     if not batch:
         return []
     try:
-        return list(model.run([job.prepared for job in batch], stream=stream))
+        outputs: list[Result] = list(model.run([job.prepared for job in batch], stream=stream))
+        if len(outputs) == len(batch):
+            return outputs
+        raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(batch)} items")
     except Exception as error:
         logger.warning(
             EVENT_BATCH_FAILED,
