@@ -22,7 +22,7 @@ from sie_core.artifacts.stores.memory import MemoryStore
 from sie_core.artifacts.transfer import upload_snapshot
 from sie_core.catalog.spec import ModelSpec, Source
 from sie_core.ids import ModelId, Revision
-from sie_server import weights
+from sie_server import snapshots, weights
 from sie_server.weights import State
 from sie_testing import hub as stand_in
 from sie_testing.hub import serving_hub
@@ -155,6 +155,23 @@ def test_a_half_copied_snapshot_is_not_a_hit_and_is_not_copied_again(bucket: Buc
     bucket.opened.clear()
     assert files_in(weights.ensure(SPEC, cache=cache, cluster=bucket).folder) == FILES
     assert sorted(had + bucket.files_read) == sorted(path.rsplit("/", 1)[-1] for path in FILES)
+
+
+def test_what_killed_processes_left_is_neither_served_nor_kept_for_ever(bucket: Bucket, cache: Path) -> None:
+    """One was killed after a file was right and before its journal went, one between the two renames of a folder that
+    made room, one while it fetched what an older lock named."""
+    weights.ensure(SPEC, cache=cache, cluster=bucket)
+    snapshot = cache / hf_layout.snapshot_folder(MODEL, REVISION)
+    incoming = snapshots.incoming_folder(cache, MANIFEST)
+    snapshot.rename(incoming)
+    (incoming / "model.safetensors.journal").write_bytes(b"0\n")
+    for name in (incoming.name + ".replaced", "0" * 40 + "-0123456789ab"):
+        (incoming.parent / name).mkdir()
+        (incoming.parent / name / "model.safetensors.incoming").write_bytes(blob(1_000))
+
+    weights.ensure(SPEC, cache=cache, cluster=bucket)
+    assert files_in(snapshot) == FILES
+    assert list(incoming.parent.iterdir()) == []
 
 
 def test_files_somebody_else_copied_are_not_a_hit_and_right_ones_are_kept(bucket: Bucket, cache: Path) -> None:

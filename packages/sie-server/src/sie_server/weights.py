@@ -2,36 +2,31 @@
 
 A snapshot counts when its manifest is there and every file has the manifest's length; the manifest is written
 last, after each file's sha256 proved right. Anything less is not there: a folder that a killed process or
-another program left half filled is never loaded, and what of it is right is kept.
-
-    models--ORG--NAME/.incoming/<commit>-<manifest>/   files as they come, each under its name when it is right
-    models--ORG--NAME/snapshots/<commit>/              the same folder, renamed when all of them are
+another program left half filled is never loaded, and what of it is right is kept (`snapshots`).
 
 What passes by itself (no answer, 5xx, DNS) is waited for without end, and said. What does not (403, 404, a
 wrong digest, no space) is raised at once. `sie_core.artifacts.transfer` moves the bytes.
 """
 
-import fcntl
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from sie_core.artifacts import hf_layout
-from sie_core.artifacts.digest import Digest, digest_of, digest_of_stream
+from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.errors import NotThere, TransferError, TrustError
 from sie_core.artifacts.lock import CURRENT_FILE, Lock, decode_lock, lock_file
 from sie_core.artifacts.manifest import Manifest, decode_manifest, encode_manifest, manifest_digest
 from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.local import LocalStore, disk_errors
-from sie_core.artifacts.transfer import fetch_snapshot, listing, read, write
+from sie_core.artifacts.transfer import fetch_snapshot, read, write
 from sie_core.catalog.spec import ModelSpec
-from sie_core.ids import ModelId, Revision, cache_folder, nearest, parse_revision
+from sie_core.ids import ModelId, Revision, nearest, parse_revision
+from sie_server import snapshots
 
 if TYPE_CHECKING:  # it brings a client for HTTP along, which a cache that is whole has no use for
     from sie_core.artifacts.stores.hub import Hub
@@ -196,12 +191,10 @@ class _Wanted:
         revision = self._revision_here()
         if revision is None:
             return None
-        manifest = _manifest_here(self.cache, self.repo, revision)
+        manifest = snapshots.whole(self.cache, self.repo, revision)
         if manifest is None or (self.pin and manifest != self._locked()):
             return None
-        folder = self.cache / hf_layout.snapshot_folder(self.repo, revision)
-        if not all(_size_bytes(folder / entry.path) == entry.size_bytes for entry in manifest.files):
-            return None
+        folder = snapshots.folder_of(self.cache, self.repo, revision)
         return Snapshot(folder=folder, manifest=manifest, verified=True)
 
     def _revision_here(self) -> Revision | None:
@@ -222,10 +215,11 @@ class _Wanted:
         return locked.manifest
 
     def fetched(self, progress: Progress) -> Snapshot:
-        with (
-            disk_errors(self.cache, "write"),
-            _one_process(self.cache, self.repo, self.spec.id, progress),
-        ):
+        def wait() -> None:
+            message = f"another process is fetching `{self.spec.id}` into {self.cache}"
+            progress(State(self.spec.id, "locked", message))
+
+        with disk_errors(self.cache, "write"), snapshots.one_process(self.cache, self.repo, wait):
             if (snapshot := self.found()) is not None:
                 return snapshot
             store, manifest = self._origin()
@@ -311,18 +305,17 @@ class _Wanted:
     def _filled(self, store: Store, manifest: Manifest, progress: Progress) -> Snapshot:
         """Fetch into a folder of its own, then rename that folder and write what says that it is complete."""
         local = LocalStore(self.cache)
-        snapshot = self.cache / hf_layout.snapshot_folder(self.repo, manifest.revision)
-        incoming = snapshot.parents[1] / ".incoming" / f"{manifest.revision}-{manifest_digest(manifest)[7:19]}"
-        _adopt(snapshot, incoming, manifest)
+        incoming = snapshots.incoming_folder(self.cache, manifest)
+        snapshots.adopt(self.cache, manifest)
         fetch_snapshot(store, manifest, incoming, progress=_Counter(self.spec.id, manifest, store.url, progress))
-        _publish(incoming, snapshot, manifest)
+        folder = snapshots.publish(self.cache, manifest)
         locked = self.pin.model(self.spec.id) if self.pin else None
         for path in locked.absent if locked else ():
             write(local, hf_layout.no_exist_file(self.repo, manifest.revision, path), b"")
         write(local, hf_layout.tree_file(self.repo, manifest.revision), hf_layout.tree_json(manifest))
         write(local, hf_layout.manifest_file(self.repo, manifest.revision), encode_manifest(manifest))
         write(local, hf_layout.ref_file(self.repo), hf_layout.ref_bytes(manifest.revision))
-        return Snapshot(folder=snapshot, manifest=manifest, verified=True)
+        return Snapshot(folder=folder, manifest=manifest, verified=True)
 
 
 class _Counter:
@@ -349,62 +342,3 @@ def _missing(model: ModelId, where: str, there: tuple[ModelId, ...]) -> NotThere
     near = [one for one in nearest(model, there) if one != model]
     hint = f"nearest: {', '.join(f'`{one}`' for one in near)}" if near else "check the URL and its prefix"
     return NotThere(f"`{model}` is not in {where}: {found}", hint=hint)
-
-
-def _manifest_here(cache: Path, repo: ModelId, revision: Revision) -> Manifest | None:
-    data = read(LocalStore(cache), hf_layout.manifest_file(repo, revision))
-    if data is None:
-        return None
-    try:
-        manifest = decode_manifest(data)
-    except ValueError:
-        return None  # as if it were not there: it is fetched and written again
-    return manifest if (manifest.repo, manifest.revision) == (repo, revision) else None
-
-
-def _size_bytes(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
-
-
-def _adopt(snapshot: Path, incoming: Path, manifest: Manifest) -> None:
-    """Take over the right files of a snapshot that is not known to be complete, each read and hashed."""
-    for entry in manifest.files:
-        source, target = snapshot / entry.path, incoming / entry.path
-        if target.exists() or _size_bytes(source) != entry.size_bytes:
-            continue
-        with source.open("rb") as stream:
-            if digest_of_stream(stream)[0] != entry.digest:
-                continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(OSError):  # on a disk without links it is fetched
-            os.link(source.resolve(), target)
-
-
-def _publish(incoming: Path, snapshot: Path, manifest: Manifest) -> None:
-    """Rename, after removing what does not belong; a folder of that name that was not complete makes room."""
-    wanted = {entry.path for entry in manifest.files}
-    for path in listing(incoming).keys() - wanted:
-        (incoming / path).unlink()
-    snapshot.parent.mkdir(parents=True, exist_ok=True)
-    if snapshot.exists():
-        replaced = incoming.with_name(incoming.name + ".replaced")
-        shutil.rmtree(replaced, ignore_errors=True)
-        snapshot.rename(replaced)
-        incoming.rename(snapshot)
-        shutil.rmtree(replaced, ignore_errors=True)
-    else:
-        incoming.rename(snapshot)
-
-
-@contextmanager
-def _one_process(cache: Path, repo: ModelId, model: ModelId, progress: Progress) -> Iterator[None]:
-    """Held while a model is fetched; the kernel lets go of it when the process ends in whatever way."""
-    path = cache / ".sie" / f"{cache_folder(repo)}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(State(model, "locked", f"another process is fetching `{model}` into {cache}"))
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

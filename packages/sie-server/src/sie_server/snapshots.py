@@ -1,0 +1,113 @@
+"""Snapshots on this machine's disk: which are whole, what of others can be taken over, how a new one appears.
+
+    models--ORG--NAME/.incoming/<commit>-<manifest>/   files as they come, each under its name when it is right
+    models--ORG--NAME/snapshots/<commit>/              the same folder, renamed when all of them are
+    models--ORG--NAME/manifests/<commit>.json          written last: what a whole snapshot consists of
+
+`weights` decides what is wanted and where it comes from.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from sie_core.artifacts import hf_layout
+from sie_core.artifacts.digest import digest_of_stream
+from sie_core.artifacts.manifest import Manifest, decode_manifest, manifest_digest
+from sie_core.artifacts.stores.local import LocalStore
+from sie_core.artifacts.transfer import read
+from sie_core.ids import ModelId, Revision, cache_folder
+
+
+def folder_of(cache: Path, repo: ModelId, revision: Revision) -> Path:
+    return cache / hf_layout.snapshot_folder(repo, revision)
+
+
+def incoming_folder(cache: Path, manifest: Manifest) -> Path:
+    """Where the files of a manifest arrive; another manifest of the same commit has another."""
+    snapshot = folder_of(cache, manifest.repo, manifest.revision)
+    return snapshot.parents[1] / ".incoming" / f"{manifest.revision}-{manifest_digest(manifest)[7:19]}"
+
+
+def whole(cache: Path, repo: ModelId, revision: Revision) -> Manifest | None:
+    """The manifest of a snapshot whose files are all there, each with its length; None for anything less."""
+    manifest = _manifest(cache, repo, revision)
+    if manifest is None:
+        return None
+    folder = folder_of(cache, repo, revision)
+    is_whole = all(_size_bytes(folder / entry.path) == entry.size_bytes for entry in manifest.files)
+    return manifest if is_whole else None
+
+
+def _manifest(cache: Path, repo: ModelId, revision: Revision) -> Manifest | None:
+    data = read(LocalStore(cache), hf_layout.manifest_file(repo, revision))
+    if data is None:
+        return None
+    try:
+        manifest = decode_manifest(data)
+    except ValueError:
+        return None  # as if it were not there: it is fetched and written again
+    return manifest if (manifest.repo, manifest.revision) == (repo, revision) else None
+
+
+def _size_bytes(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None
+
+
+def adopt(cache: Path, manifest: Manifest) -> None:
+    """Take over the right files of a snapshot that is not known to be complete, each read and hashed."""
+    snapshot = folder_of(cache, manifest.repo, manifest.revision)
+    incoming = incoming_folder(cache, manifest)
+    for entry in manifest.files:
+        source, target = snapshot / entry.path, incoming / entry.path
+        if target.exists() or _size_bytes(source) != entry.size_bytes:
+            continue
+        with source.open("rb") as stream:
+            if digest_of_stream(stream)[0] != entry.digest:
+                continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # on a disk without links it is fetched
+            os.link(source.resolve(), target)
+
+
+def publish(cache: Path, manifest: Manifest) -> Path:
+    """Rename what has arrived to where it is looked for. The folder.
+
+    What does not belong is removed first, a folder of that name that was not complete makes room, and what other
+    manifests of the model, or killed processes, had left half arrived goes: nobody else is fetching this model.
+    """
+    snapshot, incoming = folder_of(cache, manifest.repo, manifest.revision), incoming_folder(cache, manifest)
+    wanted = {incoming / entry.path for entry in manifest.files}
+    for path in incoming.rglob("*"):
+        if path.is_file() and path not in wanted:
+            path.unlink()
+    snapshot.parent.mkdir(parents=True, exist_ok=True)
+    replaced = incoming.with_name(incoming.name + ".replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if snapshot.exists():
+        snapshot.rename(replaced)
+    incoming.rename(snapshot)
+    for left in incoming.parent.iterdir():
+        shutil.rmtree(left, ignore_errors=True)
+    return snapshot
+
+
+@contextmanager
+def one_process(cache: Path, repo: ModelId, when_taken: Callable[[], None]) -> Iterator[None]:
+    """Held while a model is fetched; the kernel lets go of it when the process ends in whatever way.
+
+    Args:
+        when_taken: called once where another process holds it, before waiting for that.
+    """
+    path = cache / ".sie" / f"{cache_folder(repo)}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            when_taken()
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
