@@ -3,17 +3,13 @@
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from sie_core.artifacts.errors import NoPermission, TransferError
 from sie_core.catalog.catalog import Catalog
 from sie_core.settings import SettingsError
 from sie_core.wire.codec import Format
@@ -21,7 +17,6 @@ from sie_server import fetching
 from sie_server.app import check, streams_of
 from sie_server.cli import main
 from sie_server.settings import ServeSettings
-from sie_server.sources import Sources
 from sie_testing.cluster import MINILM, fill_bucket, program, worker
 from sie_testing.doors import RawDoor
 
@@ -92,12 +87,55 @@ def test_a_port_that_is_taken_ends_with_2_and_names_the_address(tmp_path: Path, 
     assert f"cannot listen on 127.0.0.1:{taken_port}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said", "hint"),
+    [
+        (
+            ["--host", "203.0.113.9"],
+            "cannot listen on 203.0.113.9:0: Cannot assign requested address",
+            "`--host` is an",
+        ),
+        (["--host", "nonsense.invalid"], "cannot listen on nonsense.invalid:0: ", "`--host` is an address"),
+        (["--port", "99999"], "cannot listen on 127.0.0.1:99999: ", "8080 is the default"),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_says_which_part_to_change(
+    tmp_path: Path, arguments: list[str], said: str, hint: str
+) -> None:
+    done = ran("serve", "--local-cache", str(tmp_path), "--port", "0", *arguments)
+
+    assert done.returncode == 2
+    first, _, last = done.stderr.strip().splitlines()[-3:]
+    assert first.startswith(f"error: {said}")
+    assert "while attempting" not in first
+    assert last.startswith(f"hint: {hint}")
+
+
+def test_an_interrupt_before_it_serves_ends_with_130(tmp_path: Path) -> None:
+    """The signal comes while the catalog is read."""
+    code = (
+        "import signal, sys, sie_server.app as app; from sie_server.cli import main;"
+        "app.Catalog.shipped = lambda: signal.raise_signal(signal.SIGINT); main(['serve'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment())
+
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_settings_shows_each_value_with_its_source_and_no_secret() -> None:
-    done = ran("settings", "--port", "9", SIE_POOL="gold", HF_TOKEN="hf_secret")
+    done = ran(
+        "settings", "--port", "9", SIE_POOL="gold", HF_TOKEN="hf_secret", SIE_LOCAL_CACHE="/data/models",
+        SIE_PRELOAD_MODELS="a/b, c/d", SIE_LOG_JSON="1",
+    )  # fmt: skip
 
     rows = {line.split()[0]: line.split(maxsplit=2)[1:] for line in done.stdout.splitlines()}
     assert rows["port"] == ["9", "flag --port"]
-    assert rows["pool"] == ["'gold'", "environment SIE_POOL"]
+    assert rows["pool"] == ["gold", "environment SIE_POOL"]
+    assert rows["local_cache"] == ["/data/models", "environment SIE_LOCAL_CACHE"]
+    assert rows["models"] == ["a/b,c/d", "environment SIE_PRELOAD_MODELS"]
+    assert rows["log_json"] == ["true", "environment SIE_LOG_JSON"]
+    assert rows["cluster_cache"] == ["-", "default"]
     assert rows["hf_token"] == ["***", "environment HF_TOKEN"]
     assert "hf_secret" not in done.stdout
 
@@ -132,6 +170,7 @@ class Enough(Exception):
     pass
 
 
+@pytest.mark.usefixtures("sigterm_kept")
 def test_inside_a_cluster_weights_does_not_end_but_looks_again_each_minute(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,33 +184,13 @@ def test_inside_a_cluster_weights_does_not_end_but_looks_again_each_minute(
     empty = tmp_path / "bucket"
     empty.mkdir()
     settings = ServeSettings(models=(MINILM,), cluster_cache=empty.as_uri(), local_cache=tmp_path / "cache")
-    with pytest.raises(Enough), kept_handlers():
+    with pytest.raises(Enough):
         fetching.fetch(settings, sleep=sleep)
 
     assert pauses == [60.0] * 3
     said = capsys.readouterr().err
     assert said.count("there are no models at all") == 3
     assert "looking again in 60 s" in said
-
-
-def test_a_bucket_that_may_not_be_read_is_said_and_looked_at_again(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers: list[TransferError | None] = [NoPermission("403 from the bucket", hint="give it ListBucket"), None]
-
-    def in_bucket(self: Sources) -> tuple[str, ...]:
-        if (answer := answers.pop(0)) is not None:
-            raise answer
-        return (MINILM,)
-
-    monkeypatch.setattr(Sources, "in_bucket", in_bucket)
-    settings = ServeSettings(cluster_cache=tmp_path.as_uri(), local_cache=tmp_path / "cache")
-    with kept_handlers():
-        assert fetching.fetch(settings, sleep=lambda seconds: None) == 0
-
-    said = capsys.readouterr().err
-    assert "error: 403 from the bucket\n\nhint: give it ListBucket" in said
-    assert "it holds 1 models" in said
 
 
 def test_a_worker_serves_from_verified_files_logs_events_and_ends_with_0(bucket: str, tmp_path: Path) -> None:
@@ -236,16 +255,6 @@ def test_with_a_config_service_models_that_are_not_shipped_may_be_named() -> Non
 )
 def test_a_bucket_turns_the_hub_off(settings: ServeSettings, asks: bool) -> None:
     assert settings.asks_hub is asks
-
-
-@contextmanager
-def kept_handlers() -> Iterator[None]:
-    """`fetch` takes SIGTERM over; a test gives it back."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_where_the_hub_is_off_no_library_can_be_made_to_ask_it() -> None:

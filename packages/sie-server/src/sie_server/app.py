@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,6 +129,7 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     log.configure(settings.log_level, as_json=settings.log_json)
     catalog = Catalog.shipped()
     check(settings, catalog)
+    auth = _auth(settings)
     kept = [ModelId(model) for model in settings.models]
     sources = Sources.of(settings)
     news = News(kept, gives_up=settings.cluster_cache is None, as_json=settings.log_json, started_s=started_s)
@@ -143,7 +144,7 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     from sie_core.http.serve import run as serve
 
     drain = Drain()
-    worker = _worker(settings, engine, catalog, drain)
+    worker = _worker(settings, engine, catalog, auth, drain)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -266,7 +267,7 @@ def follow(settings: ServeSettings, worker: "Worker", loop: asyncio.AbstractEven
     return feed.stop
 
 
-def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, drain: "Drain") -> "Worker":
+def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, auth: "Auth", drain: "Drain") -> "Worker":
     from sie_server.api.inference import Identity
     from sie_server.api.ops import host_name
     from sie_server.api.routes import Worker
@@ -279,7 +280,6 @@ def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, drain: "D
         device=settings.gpu_type or settings.device,
         hardware=cpu_name(),
     )
-    auth = _auth(settings)
     return Worker(engine, catalog, identity=identity, auth=auth, drain=drain, max_body_bytes=settings.max_body_bytes)
 
 
@@ -294,7 +294,7 @@ def _auth(settings: ServeSettings) -> "Auth":
 
 def _call_safely(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
     """From another thread; a loop that has just ended needs nothing any more."""
-    if not loop.is_closed():
+    with suppress(RuntimeError):  # asking first whether it is closed would be too early by then
         loop.call_soon_threadsafe(action)
 
 

@@ -43,7 +43,9 @@ def serve(**flags: Any) -> None:
     except SettingsError as error:
         stop(error)
     except OSError as error:
-        _cannot_listen(error)
+        code = _cannot_listen(error)
+    except KeyboardInterrupt:
+        code = 130  # before the server took signals over
     _end(code)
 
 
@@ -102,10 +104,20 @@ def _end(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _cannot_listen(error: OSError) -> NoReturn:
+def _cannot_listen(error: OSError) -> int:
     """A port that is taken is a matter of usage (2), one that may not be taken of permission (6)."""
-    click.echo(f"error: {error.strerror or error}\n\nhint: `--port 0` takes a free port and says which", err=True)
-    sys.exit(6 if error.errno == errno.EACCES else 2)
+    match error.errno:
+        case errno.EADDRINUSE:
+            hint = "`--port 0` takes a free port and says which"
+        case errno.EACCES:
+            hint = "this user may not listen there: take a port from 1024 on"
+        case errno.EINVAL:
+            hint = "8080 is the default; 0 takes a free one"
+        case _:
+            hint = "`--host` is an address of this machine: 127.0.0.1 for itself alone, 0.0.0.0 for all"
+    said = (error.strerror or str(error)).partition(" (while attempting")[0]  # it would say the address once more
+    click.echo(f"error: {said}\n\nhint: {hint}", err=True)
+    return 6 if error.errno == errno.EACCES else 2
 
 
 if __name__ == "__main__":

@@ -30,10 +30,22 @@ def options(settings: type[Any]) -> Callable[[F], F]:
 
 
 def table(loaded: Loaded[Any]) -> str:
-    """Every effective value with its source, one a line."""
-    rows = [(name, repr(getattr(loaded.value, name)), source) for name, source in loaded.sources.items()]
+    """Every effective value with its source, one a line; values as one would write them, `-` for what is unset."""
+    rows = [(name, _written(getattr(loaded.value, name)), source) for name, source in loaded.sources.items()]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     return "\n".join(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {source}" for name, value, source in rows)
+
+
+def _written(value: object) -> str:
+    match value:
+        case None | () | "":
+            return "-"
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return ",".join(str(part) for part in value)
+        case _:
+            return str(value)
 
 
 def stop(error: SettingsError) -> NoReturn:

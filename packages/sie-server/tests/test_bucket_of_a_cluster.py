@@ -1,0 +1,90 @@
+"""A worker and its init container beside a real S3 server, and without one once the files are here."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sie_core.artifacts import hf_layout
+from sie_core.artifacts.digest import Digest
+from sie_core.artifacts.lock import Lock, LockedFile, LockedModel, encode_lock, lock_digest, lock_file
+from sie_core.artifacts.manifest import decode_manifest
+from sie_core.artifacts.stores.open import open_store
+from sie_core.artifacts.transfer import read, write
+from sie_core.catalog.catalog import Catalog
+from sie_core.ids import Revision
+from sie_server import fetching
+from sie_server.settings import ServeSettings
+from sie_testing import seaweed
+from sie_testing.cluster import MINILM, fill_bucket, worker
+from sie_testing.seaweed import Seaweed
+from sie_testing.tcp_faults import TcpFault, proxy
+
+BUCKET = "models-private"
+CLIENTS = re.compile(r"\b(boto3|botocore|urllib3|google|huggingface_hub|sie_core\.artifacts\.stores\.(s3|gcs|hub))\b")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    with seaweed.running(tmp_path_factory.mktemp("seaweed")) as running:
+        running.make_bucket(BUCKET)
+        yield running
+
+
+@pytest.mark.usefixtures("sigterm_kept")
+def test_a_bucket_that_may_not_be_read_is_said_and_looked_at_again(
+    server: Seaweed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until somebody has granted it, which happens during the pause."""
+    pauses: list[float] = []
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.SECRET_KEY)
+    with proxy(server.endpoint) as between:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", between.endpoint)
+        between.arm(TcpFault("status", status=403))
+        settings = ServeSettings(cluster_cache=f"s3://{BUCKET}/weights/", local_cache=tmp_path)
+        code = fetching.fetch(settings, sleep=pauses.append)
+
+    said = capsys.readouterr().err
+    assert (code, pauses) == (0, [60.0])
+    assert f"error: {between.endpoint} answered 403 for s3://{BUCKET}/weights/models-- as `demo-access`" in said
+    assert "hint: grant `s3:ListBucket` on the bucket" in said
+    assert "(exit code 6)" in said
+    assert f"s3://{BUCKET}/weights/ can be read; it holds 0 models" in said
+
+
+def pinned(bucket: str) -> Digest:
+    """The digest of a lock of the bucket's one model, which is put where a mirror puts it."""
+    store, spec = open_store(bucket), Catalog.shipped().find(MINILM)
+    assert spec is not None
+    manifest = decode_manifest(read(store, hf_layout.manifest_file(MINILM, Revision(str(spec.revision)))) or b"")
+    files = tuple(LockedFile(file.path, file.digest, file.size_bytes, "0" * 40) for file in manifest.files)
+    model = LockedModel(MINILM, MINILM, "main", manifest.revision, None, False, ("--model",), files, ())
+    lock = Lock(1, 1, None, (model,), (), (), ())
+    write(store, lock_file(lock_digest(lock)), encode_lock(lock))
+    return lock_digest(lock)
+
+
+@pytest.mark.usefixtures("sigterm_kept")
+def test_after_the_init_container_a_pinned_worker_asks_nobody_and_imports_no_client(
+    tmp_path: Path, unused_port: int
+) -> None:
+    """The bucket may be down by then; and a client takes longer to import than the model to load."""
+    bucket = fill_bucket(tmp_path / "bucket")
+    lock = pinned(bucket)
+    settings = ServeSettings((MINILM,), tmp_path / "cache", cluster_cache=bucket, cluster_cache_lock=lock)
+    assert fetching.fetch(settings) == 0
+
+    env = {
+        "SIE_CLUSTER_CACHE_LOCK": lock,
+        "AWS_ENDPOINT_URL_S3": f"http://127.0.0.1:{unused_port}",
+        "PYTHONPROFILEIMPORTTIME": "1",
+    }
+    with worker(tmp_path, bucket=f"s3://{BUCKET}/weights/", env=env):
+        log = (tmp_path / "worker.log").read_text()
+
+    imported = [line.rpartition("|")[2].strip() for line in log.splitlines() if line.startswith("import time:")]
+    assert "sie_server.models.build" in imported
+    assert [name for name in imported if CLIENTS.match(name)] == []
+    assert "ready on http://" in log
