@@ -43,6 +43,7 @@ def ran(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
         (["serve"], {"SIE_PRELOAD_MODEL": "a/b"}, "hint: did you mean `SIE_PRELOAD_MODELS`?"),
         (["serve"], {"SIE_NATS_URL": "nats://x"}, "error: `SIE_NATS_URL` means nothing here"),
         (["serve", "--models", "all-MiniLM-L6"], {}, f"hint: nearest: {MINILM}"),
+        (["weights", "--models", "all-MiniLM-L6"], {}, f"hint: nearest: {MINILM}"),
         (["serve", "--cluster-cache", "s4://b/x"], {}, "did you mean `s3://b/x`?"),
         (["weights", "--cluster-cache", "bucket"], {}, "error: `bucket` is not a bucket's URL"),
         (["serve", "--cluster-cache-lock", "sha256:1"], {}, "error: `sha256:1` is not a digest"),

@@ -309,6 +309,15 @@ def test_a_model_that_is_not_in_the_lock_is_said_with_those_that_are(bucket: Buc
         weights.ensure(SPEC, cache=cache, cluster=bucket, pin=lock_of(FILES, model=ModelId("acme/tiny")), sleep=stop)
 
 
+def test_what_is_here_is_looked_for_as_it_would_be_served(bucket: Bucket, cache: Path) -> None:
+    """With a bucket its refs say which commit that is, and not the spec."""
+    spec = ModelSpec(id=MODEL, source=Source(repo=MODEL, revision=Revision("f" * 40)))
+    snapshot = weights.ensure(spec, cache=cache, cluster=bucket)
+
+    assert weights.find(spec, cache, cluster=bucket) == snapshot
+    assert weights.find(spec, cache) is None
+
+
 def test_the_pinned_lock_is_read_from_the_bucket_by_its_digest(bucket: Bucket) -> None:
     lock = lock_of(FILES)
     digest = lock_digest(lock)

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING
 from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.spec import ModelSpec
 from sie_core.http import log
-from sie_core.ids import ModelId, nearest, parse_machine_profile
+from sie_core.ids import ModelId, parse_machine_profile
 from sie_core.settings import SettingsError
 from sie_server import __version__, weights
 from sie_server.engine.engine import Engine, Limits
 from sie_server.engine.residency import Failed, Made, Resident, Say, State
 from sie_server.observability import EVENT_LOADING, EVENT_MODEL_FAILED, EVENT_READY
 from sie_server.settings import ServeSettings
-from sie_server.sources import Sources
+from sie_server.sources import Sources, check_offered
 from sie_server.telling import Told, complain, described
 
 if TYPE_CHECKING:
@@ -178,17 +178,7 @@ def check(settings: ServeSettings, catalog: Catalog) -> None:
     ):
         if value < 1:
             raise SettingsError(f"`{name}` is {value}, want at least 1")
-    if settings.config_service_url is not None:
-        return  # its catalog may hold more than ours
-    if catalog.bundle(settings.bundle) is None:
-        names = [bundle.name for bundle in catalog.bundles]
-        raise SettingsError(f"`SIE_BUNDLE` names no bundle: `{settings.bundle}`", hint=f"there are: {', '.join(names)}")
-    offered = catalog.models_of(settings.bundle)
-    for model in settings.models:
-        if model not in offered:
-            near = nearest(model, offered)
-            hint = f"nearest: {', '.join(near)}" if near else "`sie-server models` lists them all"
-            raise SettingsError(f"no model `{model}` in bundle `{settings.bundle}`", hint=hint)
+    check_offered(settings, catalog)
 
 
 def limits(settings: ServeSettings) -> Limits:

@@ -16,7 +16,7 @@ from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.catalog.catalog import Catalog
 from sie_server.engine.residency import PROBE_S
 from sie_server.settings import ServeSettings
-from sie_server.sources import Sources
+from sie_server.sources import Sources, check_offered
 from sie_server.telling import Told, complain, megabytes
 
 
@@ -27,6 +27,7 @@ def fetch(settings: ServeSettings, *, sleep: Callable[[float], None] = time.slee
         SettingsError: the settings cannot be meant.
     """
     sources, catalog = Sources.of(settings), Catalog.shipped()
+    check_offered(settings, catalog)
     signal.signal(signal.SIGTERM, _ended)  # as process 1 of a container it would not end by default
     steps = [partial(_fetch, model, sources, catalog) for model in settings.models] or [partial(_look, sources)]
     for step in steps:
@@ -37,13 +38,14 @@ def fetch(settings: ServeSettings, *, sleep: Callable[[float], None] = time.slee
 
 
 def listing(settings: ServeSettings) -> str:
-    """The models of the bundle, one a line."""
+    """The models of the bundle, one a line; the commit is the one that is here, else the one the spec names."""
     catalog, sources = Catalog.shipped(), Sources.of(settings)
     rows = [("MODEL", "OUTPUTS", "COMMIT", "LOCAL CACHE")]
     for model in catalog.models_of(settings.bundle):
         spec = catalog.specs[model]
-        here = "complete" if sources.is_here(spec) else "not there"
-        rows.append((spec.id, ",".join(spec.outputs), (spec.revision or "-")[:12], here))
+        here = sources.here(spec)
+        commit = here.manifest.revision if here is not None else spec.revision or "-"
+        rows.append((spec.id, ",".join(spec.outputs), commit[:12], "not there" if here is None else "complete"))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 

@@ -19,8 +19,9 @@ from sie_core.artifacts.store import Stat, Store, Traits
 from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.open import open_store, parse_store_url
 from sie_core.artifacts.transfer import write
+from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.spec import ModelSpec
-from sie_core.ids import ModelId
+from sie_core.ids import ModelId, nearest
 from sie_core.settings import SettingsError
 from sie_server import weights
 from sie_server.settings import ServeSettings
@@ -117,13 +118,15 @@ class Sources:
         """
         with self._mutex:
             if self._pin is None and self.pinned is not None and self.cluster is not None:
-                here = LocalStore(self.cache)
                 try:
-                    self._pin = weights.read_pin(here, self.pinned)
+                    self._pin = self._pin_here()
                 except NotThere:
                     self._pin = weights.read_pin(self.cluster, self.pinned)
-                    write(here, lock_file(self.pinned), encode_lock(self._pin))
+                    write(LocalStore(self.cache), lock_file(self.pinned), encode_lock(self._pin))
             return self._pin
+
+    def _pin_here(self) -> Lock | None:
+        return None if self.pinned is None else weights.read_pin(LocalStore(self.cache), self.pinned)
 
     def snapshot(self, spec: ModelSpec, tell: weights.Progress) -> weights.Snapshot:
         """The model's files, verified; waits for what passes by itself.
@@ -150,9 +153,27 @@ class Sources:
         self.pin()
         return weights.models_in(self.cluster) if self.cluster is not None else ()
 
-    def is_here(self, spec: ModelSpec) -> bool:
-        """Whether the local cache holds the model, complete."""
-        return weights.find(spec, self.cache) is not None
+    def here(self, spec: ModelSpec) -> weights.Snapshot | None:
+        """What the local cache holds of the model that would be served, when it is complete; nobody is asked."""
+        try:
+            return weights.find(spec, self.cache, cluster=self.cluster, pin=self._pin_here())
+        except NotThere:  # the lock is not here yet, or does not name the model
+            return None
+
+
+def check_offered(settings: ServeSettings, catalog: Catalog) -> None:
+    """Raises `SettingsError` for a bundle or a model that there is not; with a config service it may be yet to come."""
+    if settings.config_service_url is not None:
+        return
+    if catalog.bundle(settings.bundle) is None:
+        names = [bundle.name for bundle in catalog.bundles]
+        raise SettingsError(f"`SIE_BUNDLE` names no bundle: `{settings.bundle}`", hint=f"there are: {', '.join(names)}")
+    offered = catalog.models_of(settings.bundle)
+    for model in settings.models:
+        if model not in offered:
+            near = nearest(model, offered)
+            hint = f"nearest: {', '.join(near)}" if near else "`sie-server models` lists them all"
+            raise SettingsError(f"no model `{model}` in bundle `{settings.bundle}`", hint=hint)
 
 
 def _hub(settings: ServeSettings) -> "Hub":

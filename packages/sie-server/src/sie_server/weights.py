@@ -109,9 +109,12 @@ def ensure(
     return keep_trying(lambda: wanted.found() or wanted.fetched(progress), spec.id, progress=progress, sleep=sleep)
 
 
-def find(spec: ModelSpec, cache: Path, *, pin: Lock | None = None) -> Snapshot | None:
-    """The snapshot in the cache, when it is complete. Nothing else is looked at."""
-    return _Wanted(spec, cache, None, None, pin, True).found()
+def find(spec: ModelSpec, cache: Path, *, cluster: Store | None = None, pin: Lock | None = None) -> Snapshot | None:
+    """The snapshot in the cache that `ensure` would take, when it is complete. Nobody else is asked.
+
+    Raises `NotThere` for a model that the lock does not name.
+    """
+    return _Wanted(spec, cache, cluster, None, pin, True).found()
 
 
 def keep_trying(
