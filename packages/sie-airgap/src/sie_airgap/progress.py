@@ -23,6 +23,11 @@ def sized(size_bytes: int) -> str:
     return f"{size_bytes} B" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 model`, `12 models`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 class Task(Protocol):
     """One stretch of work that moves a known number of bytes."""
 

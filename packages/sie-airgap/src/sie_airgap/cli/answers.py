@@ -11,6 +11,7 @@ from sie_airgap.golden import Golden, decode_golden, encode_golden
 from sie_airgap.golden import compare as compare_answers
 from sie_airgap.golden import record as record_answers
 from sie_airgap.grading import Grade
+from sie_airgap.progress import counted
 from sie_core.artifacts.lock import lock_digest
 
 _url_option = click.option("--url", required=True, metavar="URL", help="A worker or a gateway: http://localhost:8080.")
@@ -32,7 +33,7 @@ def record_command(url: str, store: Path, output: str) -> None:
     recorded = record_answers(lock.models, lock_digest(lock), url)
     write_atomically(store / GOLDEN_NAME, encode_golden(recorded))
     count = sum(len(model.answers) for model in recorded.models)
-    text = f"{count} answers of {len(recorded.models)} models recorded in {store / GOLDEN_NAME}"
+    text = f"{counted(count, 'answer')} of {counted(len(recorded.models), 'model')} recorded in {store / GOLDEN_NAME}"
     console.data(text, {"answers": count, "models": len(recorded.models), "file": str(store / GOLDEN_NAME)})
 
 

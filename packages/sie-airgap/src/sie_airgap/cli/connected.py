@@ -19,7 +19,7 @@ from sie_airgap.failures import Drift, Incomplete, Misused
 from sie_airgap.lock_diff import difference
 from sie_airgap.locking import assemble, lock_chart, lock_wheels, resolve_models
 from sie_airgap.oci.sources import Elsewhere, ImageSources, parse_elsewhere
-from sie_airgap.progress import sized
+from sie_airgap.progress import counted, sized
 from sie_airgap.settings import logins, settings
 from sie_airgap.snapshot import missing
 from sie_airgap.snapshot import snapshot as fetch_snapshot
@@ -211,7 +211,7 @@ def snapshot(elsewhere: tuple[Elsewhere, ...], lock_path: Path, store: Path, dry
             todo = fetch_snapshot(locked, blobs, hub=_hub(), open_blob=open_blob, progress=console.progress)
     verb = "to fetch" if dry_run else "fetched"
     count = len(todo.files) + len(todo.blobs)
-    text = f"{count} files {verb}, {sized(todo.size_bytes)}; {store} is for {lock_digest(locked)}"
+    text = f"{counted(count, 'file')} {verb}, {sized(todo.size_bytes)}; {store} is for {lock_digest(locked)}"
     console.data(text, {"files": count, "bytes": todo.size_bytes, "lock": lock_digest(locked), "store": str(store)})
 
 

@@ -17,7 +17,7 @@ from sie_airgap.cli.console import (
 )
 from sie_airgap.failures import Drift, Expected, Misused, raise_all
 from sie_airgap.media import Media, read_media
-from sie_airgap.progress import sized
+from sie_airgap.progress import counted, sized
 from sie_airgap.unpack import plan_unpack
 from sie_airgap.unpack import unpack as unpack_media
 from sie_airgap.verify import verify_bucket, verify_media, verify_store
@@ -123,6 +123,6 @@ def unpack(media: tuple[Path, ...], store: Path, dry_run: bool, output: str) -> 
     else:
         plan = unpack_media(found, blobs, progress=console.progress)
     verb = "to unpack" if dry_run else "unpacked"
-    text = f"{len(plan.todo)} blobs {verb}, {sized(plan.todo_bytes)}; {store} is for {found.lock_digest}"
+    text = f"{counted(len(plan.todo), 'blob')} {verb}, {sized(plan.todo_bytes)}; {store} is for {found.lock_digest}"
     facts = {"blobs": len(plan.todo), "bytes": plan.todo_bytes, "lock": found.lock_digest, "store": str(store)}
     console.data(text, facts)

@@ -25,7 +25,7 @@ from sie_airgap.images import mirror_images as push_images
 from sie_airgap.mirror import mirror_weights, plan_weights
 from sie_airgap.oci.reference import parse_place
 from sie_airgap.oci.registry import Registry
-from sie_airgap.progress import sized
+from sie_airgap.progress import counted, sized
 from sie_airgap.settings import logins
 from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.lock import Lock
@@ -91,7 +91,7 @@ def _weights(
         copies = mirror_weights(lock, blobs, store, replace=replace, progress=console.progress)
     size_bytes = sum(copy.entry.size_bytes for copy in copies)
     verb = "to copy" if dry_run else "copied"
-    text = f"{len(copies)} files {verb} to {url}, {sized(size_bytes)}; {len(lock.models)} models"
+    text = f"{counted(len(copies), 'file')} {verb} to {url}, {sized(size_bytes)}; {counted(len(lock.models), 'model')}"
     console.data(text, {"weights": url, "files": len(copies), "bytes": size_bytes})
 
 
