@@ -68,7 +68,7 @@ def _look(sources: Sources) -> None:
         _say("no models to fetch and no bucket to look into")
         return
     there = sources.in_bucket()
-    _say(f"{sources.cluster.url} can be read; it holds {len(there)} models: {', '.join(there) or '-'}")
+    _say(f"{sources.cluster.url} can be read; models in it: {', '.join(there) or 'none'}")
 
 
 def _until_it_works(action: Callable[[], None], sources: Sources, sleep: Callable[[float], None]) -> int:
