@@ -1,4 +1,6 @@
-"""No test leaves this machine: whatever tries to is refused, and fails its test, naming where it was going.
+"""What holds for every test: none leaves this machine, and none fails because the machine is busy.
+
+Whatever tries to leave is refused, and fails its test, naming where it was going.
 
 Python's audit events see every connect, every datagram and every lookup of this process, whatever library makes it,
 in every thread. Refused is what is not loopback, not a Unix socket and not `localhost`. The refusal alone would
@@ -19,6 +21,17 @@ from socket import AF_INET, AF_INET6
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+# Property tests have no deadline and are not called too slow: both would be durations. What explains a failure
+# traces every line of every example, which takes longer than all of them.
+settings.register_profile(
+    "checkout",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[phase for phase in Phase if phase is not Phase.explain],
+)
+settings.load_profile("checkout")
 
 _SENDS = {"socket.connect", "socket.sendto", "socket.sendmsg"}
 _LOOKUPS = {"socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"}

@@ -23,8 +23,8 @@ from sie_core.ids import ModelId, Revision
 
 digests = st.binary(min_size=1, max_size=8).map(digest_of)
 sizes = st.integers(0, 2**40)
-names = st.from_regex(r"[a-z0-9][a-z0-9._-]{0,8}", fullmatch=True).filter(lambda name: ".." not in name)
-sha1s = st.from_regex(r"[0-9a-f]{40}", fullmatch=True)
+names = st.from_regex(r"[a-z0-9]([._-]?[a-z0-9]){0,4}", fullmatch=True)
+sha1s = st.binary(min_size=20, max_size=20).map(bytes.hex)
 
 
 @st.composite
