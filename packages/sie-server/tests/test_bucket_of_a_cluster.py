@@ -51,7 +51,7 @@ def test_a_bucket_that_may_not_be_read_is_said_and_looked_at_again(
     assert f"error: {between.endpoint} answered 403 for s3://{BUCKET}/weights/models-- as `demo-access`" in said
     assert "hint: grant `s3:ListBucket` on the bucket" in said
     assert "(exit code 6)" in said
-    assert f"s3://{BUCKET}/weights/ can be read; it holds 0 models" in said
+    assert f"s3://{BUCKET}/weights/ can be read; models in it: none" in said
 
 
 def pinned(bucket: str) -> Digest:

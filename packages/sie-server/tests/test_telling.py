@@ -1,9 +1,9 @@
 """What the person who started a worker is told, and when the process gives up."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from sie_core.artifacts.errors import NotThere
 from sie_server.app import News

@@ -86,3 +86,39 @@ def test_the_commands_import_no_client_and_no_engine_before_they_need_it() -> No
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "set()\n"
+
+
+def test_the_web_server_is_imported_when_the_engine_is() -> None:
+    """Two imports at a time take as long as one after the other, and the model's compiler would wait for both."""
+    code = """
+import sys, threading
+from sie_core.catalog.catalog import Catalog
+from sie_server import app, settings
+from sie_server.models import build
+
+imported = []
+def load(spec, folder, *, when_imported, **more):
+    imported.append("sie_core.http.serve" in sys.modules)
+    when_imported()
+    raise build.LoadError("enough")
+
+build.load = load
+app.Sources.snapshot = lambda self, spec, tell: type("Found", (), {"folder": None})
+print(app.run(settings.ServeSettings(models=(next(iter(Catalog.shipped().specs)),), port=0), started_s=0.0), imported)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=without_ci())
+
+    assert done.stdout == "4 [False]\n", done.stderr
+
+
+def test_help_is_read_from_the_source_when_it_is_shown_and_not_before() -> None:
+    code = (
+        "from sie_core.settings import field_docs; from sie_server.cli import main;"
+        "print(field_docs.cache_info().currsize); main(['serve', '--help'], standalone_mode=False);"
+        "print(field_docs.cache_info().currsize)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    lines = done.stdout.splitlines()
+    assert (lines[0], lines[-1]) == ("0", "1")
+    assert "QUEUE_FULL" in done.stdout

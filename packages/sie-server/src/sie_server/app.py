@@ -1,7 +1,8 @@
 """One worker process: from settings to models on their way, a server that listens, and a person who knows.
 
 Models begin to load before the server is even imported: the first answer waits for both, and they need
-different things (one the disk and a compiler, the other the interpreter).
+different things (one the disk and a compiler, the other the interpreter). What a load itself imports comes
+first: two imports at a time take as long as one after the other, and the compiler would wait for both.
 """
 
 import asyncio
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from sie_server.api.routes import Worker
 
 logger = logging.getLogger("sie.worker")
+
+IMPORT_S = 1.0
+"""The longest that the server waits for the engine to be imported."""
 
 SLOW_S = 1.0
 """A start that takes longer than this says what it is waiting for."""
@@ -133,13 +137,16 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     kept = [ModelId(model) for model in settings.models]
     sources = Sources.of(settings)
     news = News(kept, gives_up=settings.cluster_cache is None, as_json=settings.log_json, started_s=started_s)
-    engine = Engine(maker(settings, sources), limits=limits(settings), kept=kept, on_change=news.changed)
-    for model in kept:
-        spec = catalog.find(model)
-        if spec is not None:
-            engine.residency.begin(spec)
+    imported = threading.Event()
+    make = maker(settings, sources, when_imported=imported.set)
+    engine = Engine(make, limits=limits(settings), kept=kept, on_change=news.changed)
+    begun = [spec for model in kept if (spec := catalog.find(model)) is not None]
+    for spec in begun:
+        engine.residency.begin(spec)
+    if begun:
+        imported.wait(IMPORT_S)
 
-    # Here and not above: the web server is imported while the models load.
+    # Here and not above: the web server is imported while the models are compiled.
     from sie_core.http.serve import Drain
     from sie_core.http.serve import run as serve
 
@@ -220,22 +227,38 @@ def cpu_name() -> str:
         return os.uname().machine
 
 
-def maker(settings: ServeSettings, sources: Sources) -> Callable[[ModelSpec, Say], Made]:
-    """What the engine loads models by: files that are verified, then a graph built of them."""
+def maker(
+    settings: ServeSettings, sources: Sources, *, when_imported: Callable[[], object]
+) -> Callable[[ModelSpec, Say], Made]:
+    """What the engine loads models by: files that are verified, then a graph built of them.
+
+    `when_imported`: called when a load needs the interpreter no more, or waits for somebody, or failed.
+    """
     streams, threads = streams_of(cores())
 
     def make(spec: ModelSpec, say: Say) -> Made:
         told = Told(settings.log_json)
 
         def tell(state: weights.State) -> None:
+            when_imported()
             told(state)
             say(described(state))
 
-        snapshot = sources.snapshot(spec, tell)
-        say("")
-        from sie_server.models.build import load
+        try:
+            snapshot = sources.snapshot(spec, tell)
+            say("")
+            from sie_server.models.build import load
 
-        model = load(spec, snapshot.folder, precision=settings.precision, streams=streams, threads=threads)
+            model = load(
+                spec,
+                snapshot.folder,
+                precision=settings.precision,
+                streams=streams,
+                threads=threads,
+                when_imported=when_imported,
+            )
+        finally:
+            when_imported()
         return Made(model, snapshot.manifest.revision, snapshot.verified)
 
     return make

@@ -11,10 +11,11 @@ wrong digest, no space) is raised at once. `sie_core.artifacts.transfer` moves t
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Literal, TypeVar
+
+from msgspec import Struct
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, digest_of
@@ -37,8 +38,7 @@ _NAMED_MODELS = 12
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """A model's files, all of them.
 
     Attributes:
@@ -52,8 +52,7 @@ class Snapshot:
     verified: bool
 
 
-@dataclass(frozen=True)
-class State:
+class State(Struct, frozen=True):
     """What is being done about a model, for a log line and for callers who ask why it is not there yet.
 
     Attributes:
@@ -173,8 +172,7 @@ def models_in(store: Store) -> tuple[ModelId, ...]:
     return tuple(sorted({model for stat in store.list("models--") if (model := hf_layout.model_of(stat.name))}))
 
 
-@dataclass(frozen=True)
-class _Wanted:
+class _Wanted(Struct, frozen=True):
     """One model, and where it may come from."""
 
     spec: ModelSpec

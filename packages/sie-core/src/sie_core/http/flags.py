@@ -5,8 +5,9 @@ An option exists for every setting but the secrets: what is on a command line is
 
 import dataclasses
 import sys
-from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar, get_type_hints
+from collections.abc import Callable, Hashable
+from functools import cache
+from typing import Any, NoReturn, TypeVar, cast, get_type_hints
 
 import click
 
@@ -16,17 +17,38 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def options(settings: type[Any]) -> Callable[[F], F]:
-    """One `--name TEXT` for each field, its string as help; None where it is left out."""
-    docs, names = field_docs(settings), field_names(settings)  # type: ignore[arg-type]  # a class is hashable
+    """One `--name VALUE` for each field, its string as help; None where it is left out.
+
+    Every command of a program has the same ones: they are made once.
+    """
 
     def add(command: F) -> F:
-        for field in reversed(_open_fields(settings)):
-            flag = "--" + field.name.replace("_", "-")
-            shown = f"{docs[field.name]}  [{names[field.name]}]"
-            command = click.option(flag, field.name, default=None, metavar="VALUE", help=shown)(command)
+        vars(command)["__click_params__"] = list(reversed(_options(cast(Hashable, settings))))
         return command
 
     return add
+
+
+@cache
+def _options(settings: Any) -> list[click.Option]:
+    return [_Described(settings, field.name) for field in _open_fields(settings)]
+
+
+class _Described(click.Option):
+    """Its help is looked up when it is shown: the strings are in the source, and reading that takes milliseconds."""
+
+    def __init__(self, settings: type[Any], name: str) -> None:
+        super().__init__(["--" + name.replace("_", "-"), name], default=None, metavar="VALUE")
+        self._settings = settings
+
+    @property
+    def help(self) -> str:
+        docs, names = field_docs(cast(Hashable, self._settings)), field_names(self._settings)
+        return f"{docs[str(self.name)]}  [{names[str(self.name)]}]"
+
+    @help.setter
+    def help(self, given: str | None) -> None:
+        """Click sets it to None."""
 
 
 def table(loaded: Loaded[Any]) -> str:

@@ -13,7 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sie_core.catalog.spec import ModelSpec
 from sie_core.errors import ApiError
@@ -31,8 +32,7 @@ INLINE_TOKENS = 64
 """Up to this estimate a call is tokenised on the event loop: it takes less than handing it to a thread."""
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much the engine holds and runs at once.
 
     Attributes:
@@ -48,8 +48,7 @@ class Limits:
     tokenizer_threads: int
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What came of a call: one result an item, and which items were longer than the model takes."""
 
     results: Sequence[Result]

@@ -9,7 +9,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sie_core.errors import ApiError
 from sie_server.engine.jobs import Job, Result
@@ -20,8 +21,7 @@ from sie_server.observability import EVENT_BATCH_FAILED
 logger = logging.getLogger("sie.executor")
 
 
-@dataclass(frozen=True)
-class Finished:
+class Finished(Struct, frozen=True):
     """One batch, run: `results` in the order of `batch`; times of the monotonic clock, in seconds."""
 
     scheduler: Scheduler

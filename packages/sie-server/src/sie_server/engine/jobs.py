@@ -5,7 +5,8 @@ threads read `wanted` and nothing else of them.
 """
 
 import asyncio
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sie_core.errors import ApiError
 from sie_core.http.respond import CallerGone
@@ -14,8 +15,7 @@ from sie_server.models.calls import Output, Prepared
 Result = Output | ApiError
 
 
-@dataclass(slots=True)
-class Stamps:
+class Stamps(Struct):
     """When a call passed each point, in seconds of one monotonic clock; metrics, headers and bodies read these."""
 
     arrived_s: float
@@ -91,8 +91,7 @@ def late() -> ApiError:
     )
 
 
-@dataclass(slots=True, eq=False)
-class Job:
+class Job(Struct, eq=False):
     """One item that waits for the device."""
 
     prepared: Prepared

@@ -10,7 +10,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferError, TrustError
 from sie_core.catalog.spec import ModelSpec
@@ -29,8 +30,7 @@ NETWORK_S = 30.0
 """Until what passes by itself is tried again."""
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(Struct, frozen=True):
     """A model that was built, and which files it was made of: their commit, and whether a manifest vouched for them."""
 
     model: Model
@@ -38,8 +38,7 @@ class Made:
     verified: bool
 
 
-@dataclass(eq=False)
-class Resident:
+class Resident(Struct, eq=False):
     """A loaded model with its queue.
 
     Attributes:
@@ -52,16 +51,15 @@ class Resident:
     made: Made
     scheduler: Scheduler
     load_s: float
-    calls: int = field(default=0)
-    retired: bool = field(default=False)
+    calls: int = 0
+    retired: bool = False
 
     @property
     def model(self) -> Model:
         return self.made.model
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """Why a load failed.
 
     Attributes:
@@ -79,8 +77,7 @@ class Failure:
     exit_code: int
 
 
-@dataclass(frozen=True)
-class Loading:
+class Loading(Struct, frozen=True):
     """`note`: what is being done at the moment, for whoever asks."""
 
     since_s: float
@@ -88,8 +85,7 @@ class Loading:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(Struct, frozen=True):
     failure: Failure
     attempts: int
     at_s: float
@@ -257,8 +253,7 @@ class Residency:
         return True
 
 
-@dataclass(eq=False)
-class _Load:
+class _Load(Struct, eq=False):
     """One thread's work on one spec; the model's state is its to write while it is the latest."""
 
     spec: ModelSpec

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from sie_core.ids import ModelId
 from sie_server.engine.batcher import Batcher
@@ -10,8 +11,7 @@ from sie_server.engine.jobs import Job
 from sie_server.models.calls import Model
 
 
-@dataclass(frozen=True)
-class Taken:
+class Taken(Struct, frozen=True):
     """What a device thread got: the batch to run, and the jobs dropped on the way to it."""
 
     batch: Sequence[Job]

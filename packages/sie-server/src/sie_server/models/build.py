@@ -18,7 +18,13 @@ T = TypeVar("T")
 
 
 def load(
-    spec: ModelSpec, folder: Path, *, precision: Precision | Literal["auto"], streams: int, threads: int
+    spec: ModelSpec,
+    folder: Path,
+    *,
+    precision: Precision | Literal["auto"],
+    streams: int,
+    threads: int,
+    when_imported: Callable[[], object] = lambda: None,
 ) -> LoadedModel:
     """The model, warm: its first call is as fast as any.
 
@@ -27,6 +33,7 @@ def load(
         precision: of the linear layers; `auto` takes the faster on this CPU.
         streams: how many batches run at once, each on a thread of the caller's.
         threads: of each stream.
+        when_imported: called once the engine is imported, and the rest leaves the interpreter to others.
 
     Raises:
         LoadError: the snapshot, or what is asked of it, cannot be served.
@@ -40,6 +47,7 @@ def load(
     # Here and not above: the tokenizer is read while the engine is imported.
     from sie_server.models.ops.openvino import OpenvinoOps, precision_for
 
+    when_imported()
     ops = OpenvinoOps(checkpoint, precision_for(precision))
     graph = ops.compiled(bert(ops, config, prefix=_prefix(checkpoint)), streams=streams, threads=threads)
     return _model(derived, tokenizer.result(), graph)
