@@ -314,6 +314,35 @@ def test_a_web_server_that_is_no_registry_is_refused_as_such(tmp_path: Path) -> 
     assert "no registry" in refused.value.hint
 
 
+def test_what_lets_a_reader_in_elsewhere_is_not_told() -> None:
+    """Registries send readers to a bucket with a signature in the query; a refusal there ends up in logs."""
+
+    def answer(request: Request) -> Answer:
+        if request.path == "/elsewhere":
+            return Answer(403, body=b"expired")
+        return Answer(307, {"Location": "/elsewhere?X-Amz-Signature=s3cret"})
+
+    with (
+        serving(answer) as origin,
+        Registry(parse_place(origin)) as registry,
+        pytest.raises(NoPermission) as refused,
+    ):
+        registry.open_blob("a", digest_of(b"x"))
+
+    assert "/elsewhere: 403 expired" in str(refused.value)
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_token_service_that_cannot_be_is_refused_as_such() -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:99999/token"'}
+    with (
+        serving(lambda request: Answer(401, challenge)) as origin,
+        Registry(parse_place(origin)) as registry,
+        pytest.raises(NoPermission, match=r"sends us for a token to `http://127\.0\.0\.1:99999"),
+    ):
+        registry.blob_size("a", digest_of(b"x"))
+
+
 def _logins(origin: str, password: str) -> Logins:
     auth = base64.b64encode(f"tester:{password}".encode()).decode()
     return parse_logins(json.dumps({"auths": {origin.partition("//")[2]: {"auth": auth}}}).encode(), where="test")

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from pathlib import Path
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from tempfile import TemporaryDirectory
 from urllib.parse import urlsplit
 
@@ -209,14 +209,22 @@ class Kubelet:
                 self._wait_for(pod, container, container.readiness, timeout_s=timeout_s)
 
     def run_client(self, argv: Sequence[str], *, env: Mapping[str, str], timeout_s: float) -> tuple[int, str]:
-        """Run a program in the client pod to its end: its exit code and what it printed."""
+        """Run a program in the client pod to its end: its exit code and what it printed.
+
+        Raises `NotReady` when it does not end in time.
+        """
         running = self._running[CLIENT]
         output = self._logs / f"client-{len(running.processes)}.log"
         with output.open("wb") as file:
             process = running.namespace.start(CLIENT, argv, {**_base_env(CLIENT), **env}, file)
             running.processes[output.name] = process
-            code = process.wait(timeout=timeout_s)
-        return code, output.read_text()
+            try:
+                code = process.wait(timeout=timeout_s)
+            except TimeoutExpired as error:
+                process.kill()
+                said = _tail(output.read_text(errors="replace"))
+                raise NotReady(f"the client pod's program did not end in {timeout_s:.0f} s\n{said}") from error
+        return code, output.read_text(errors="replace")
 
     def up_client(self, service: str, port: int, *, folders: Sequence[str] = ()) -> None:
         """A pod for callers, whose own `localhost:PORT` is relayed to a Service, as `kubectl port-forward` does."""

@@ -188,7 +188,7 @@ class Registry:
         if status in wanted:
             return
         said = _read_at_most(answer, MAX_MANIFEST_BYTES)[:_BODY_SHOWN].decode("utf-8", "replace").strip()
-        message = f"{answer.request.method} {answer.request.url}: {status} {said}".rstrip()
+        message = f"{answer.request.method} {_shown(answer.request.url)}: {status} {said}".rstrip()
         if status in (401, 403):
             raise NoPermission(message, hint=login_hint(self.place))
         if status == 404:
@@ -206,7 +206,7 @@ class Registry:
             raise Refused(f"{self._at(url)}: {error}", hint=NO_REGISTRY) from error
 
     def _at(self, url: str) -> str:
-        return str(self._client.base_url.join(url))
+        return _shown(self._client.base_url.join(url))
 
 
 class _Body(RawIOBase):
@@ -240,9 +240,14 @@ def _header(answer: httpx2.Response, name: str) -> str:
     """Raises `Refused` where an answer lacks what every registry sends."""
     value = answer.headers.get(name)
     if value is None:
-        message = f"{answer.request.method} {answer.request.url}: {answer.status_code} without `{name}`"
+        message = f"{answer.request.method} {_shown(answer.request.url)}: {answer.status_code} without `{name}`"
         raise Refused(message, hint=NO_REGISTRY)
     return str(value)
+
+
+def _shown(url: httpx2.URL) -> str:
+    """Without its query: where a registry sends readers elsewhere, that is what lets them in."""
+    return str(url.copy_with(query=None))
 
 
 def unreachable(where: str, error: Exception, *, hint: str | None = None) -> Unreachable:
@@ -263,7 +268,7 @@ def _read_at_most(answer: httpx2.Response, limit: int) -> bytes:
     for chunk in answer.iter_raw():
         data += chunk
         if len(data) > limit:
-            raise Refused(f"{answer.request.url}: {limit:,} bytes at most, this is longer")
+            raise Refused(f"{_shown(answer.request.url)}: {limit:,} bytes at most, this is longer")
     return bytes(data)
 
 

@@ -54,7 +54,10 @@ class Tokens:
         return self._logins.find(self._place.host, repository)
 
     def _bearer(self, challenge: Challenge, scope: str, login: Login | None) -> str:
-        realm = httpx2.URL(challenge.realm)
+        try:
+            realm = httpx2.URL(challenge.realm)
+        except httpx2.InvalidURL as error:
+            raise NoPermission(f"{self._place.host} sends us for a token to `{challenge.realm}`: {error}") from error
         if self._place.origin.startswith("https:") and realm.scheme != "https":
             raise NoPermission(f"{self._place.host} wants its password sent to {realm}, which is not https")
         query = {"service": [challenge.service], "scope": scope.split(" ")}

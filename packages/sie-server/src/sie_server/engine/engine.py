@@ -85,7 +85,7 @@ class Engine:
         """Ends the threads; what still waits is not run."""
         self.residency.close()
         self._executor.close()
-        self._pool.shutdown()
+        self._pool.shutdown(cancel_futures=True)
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
