@@ -56,7 +56,7 @@ def test_settings_name_their_sources_and_show_no_secret() -> None:
 
     lines = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()}
     assert lines["port"] == ["9", "flag", "--port"]
-    assert lines["host"] == ["'0.0.0.0'", "environment", "SIE_CONFIG_HOST"]
+    assert lines["host"] == ["0.0.0.0", "environment", "SIE_CONFIG_HOST"]
     assert lines["admin_token"][0] == "***"
     assert "hidden" not in result.stdout
 
