@@ -334,11 +334,11 @@ def test_what_lets_a_reader_in_elsewhere_is_not_told() -> None:
 
 
 def test_a_token_service_that_cannot_be_is_refused_as_such() -> None:
-    challenge = {"WWW-Authenticate": 'Bearer realm="http://127.0.0.1:99999/token"'}
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://tokens:many/"'}
     with (
         serving(lambda request: Answer(401, challenge)) as origin,
         Registry(parse_place(origin)) as registry,
-        pytest.raises(NoPermission, match=r"sends us for a token to `http://127\.0\.0\.1:99999"),
+        pytest.raises(NoPermission, match=r"sends us for a token to `http://tokens:many/`"),
     ):
         registry.blob_size("a", digest_of(b"x"))
 
