@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from sie_core.wire.messages import OUTPUT_DTYPES, OutputDtype
@@ -139,6 +139,7 @@ rows = st.lists(st.floats(-10, 10, width=32), min_size=9, max_size=9).map(lambda
 
 
 @given(rows)
+@example(np.array([[0, 1e-40, -1.4e-37]], np.float32))
 def test_int8_keeps_the_direction(row: Any) -> None:
     (small,) = quantised(row, "int8", constant=0).astype(np.int16)
 

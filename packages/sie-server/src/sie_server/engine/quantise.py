@@ -55,8 +55,9 @@ def quantised(rows: Floats, dtype: OutputDtype, *, constant: int) -> NDArray[Any
 
 def _int8(rows: Floats) -> NDArray[np.int8]:
     largest = np.abs(rows).max(axis=-1, keepdims=True, initial=0)
-    scale = np.divide(127, largest, out=np.zeros_like(largest), where=largest > 0)
-    scaled: NDArray[np.int8] = np.clip(np.rint(rows * scale), -127, 127).astype(np.int8)
+    # Divided first: 127 over a number close to zero is more than a float32 holds.
+    shares = np.divide(rows, largest, out=np.zeros_like(rows), where=largest > 0)
+    scaled: NDArray[np.int8] = np.rint(shares * 127).astype(np.int8)
     return scaled
 
 
