@@ -61,6 +61,19 @@ def test_pool_header_comes_before_the_pool_in_the_profile():
     assert call.pool == "us"
 
 
+def test_model_named_in_a_body_is_read_as_one_in_a_path():
+    headers = [(b"x-sie-machine-profile", b"eu/l4")]
+    call = envelope.named("/v1/rerank", "default:/BAAI/bge-m3", headers)
+
+    assert call == envelope.read("/v1/score/default:/BAAI/bge-m3", headers)
+
+
+@pytest.mark.parametrize("model", ["", "../etc", "a b", "two words:/a/b"])
+def test_model_named_in_a_body_that_is_no_id_is_refused_there(model: str):
+    with pytest.raises(ApiError, match="in the body's `model`"):
+        envelope.named("/v1/embeddings", model, [])
+
+
 def test_other_paths_are_no_calls():
     assert envelope.read("/v1/models/a/b", []) is None
 

@@ -1,5 +1,6 @@
 import base64
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -13,13 +14,108 @@ from sie_core.errors import ApiError
 from sie_core.wire import codec
 from sie_core.wire.arrays import from_wire, is_wire_array, to_wire
 from sie_core.wire.codec import Format
-from sie_core.wire.messages import Dense, EncodedItem, EncodeRequest, EncodeResponse, Item
+from sie_core.wire.messages import (
+    Classification,
+    Dense,
+    DetectedObject,
+    EmbeddingsRequest,
+    EncodedItem,
+    EncodeRequest,
+    EncodeResponse,
+    Entity,
+    ExtractedItem,
+    ExtractParams,
+    ExtractRequest,
+    ExtractResponse,
+    Item,
+    ItemError,
+    Media,
+    Named,
+    Relation,
+    RerankRequest,
+    RerankText,
+    ScoreEntry,
+    ScoreRequest,
+    ScoreResponse,
+    Timing,
+)
 
 DTYPES = ("<f4", "<f2", "|i1", "|u1", "<i4", ">f4", "<i8")
 arrays = hnp.arrays(
     dtype=st.sampled_from([np.dtype(name) for name in DTYPES]),
     shape=hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=5),
 )
+
+
+words = st.text(max_size=8)
+counts = st.integers(0, 1 << 40)
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+maybe_words = st.none() | words
+options = st.none() | st.dictionaries(words, st.none() | st.booleans() | st.integers(-9, 9) | words, max_size=3)
+media = st.builds(Media, data=st.binary(max_size=20), format=maybe_words, sample_rate=st.none() | counts)
+items = st.builds(
+    Item,
+    id=maybe_words,
+    text=maybe_words,
+    images=st.none() | st.lists(media, max_size=2),
+    document=st.none() | media,
+    metadata=options,
+)
+labels = st.none() | st.lists(words, max_size=3)
+boxes = st.lists(counts, min_size=4, max_size=4)
+failures = st.just(msgspec.UNSET) | st.builds(ItemError, code=words, message=words, hint=maybe_words)
+timings = st.none() | st.builds(Timing, numbers, numbers, numbers, numbers)
+places = st.none() | counts
+extracted = st.builds(
+    ExtractedItem,
+    id=words,
+    entities=st.lists(st.builds(Entity, words, words, numbers, places, places, st.none() | boxes), max_size=2),
+    relations=st.lists(st.builds(Relation, words, words, words, numbers), max_size=2),
+    classifications=st.lists(st.builds(Classification, words, numbers), max_size=2),
+    objects=st.lists(st.builds(DetectedObject, words, numbers, boxes), max_size=2),
+    data=st.dictionaries(words, words, max_size=2),
+    error=failures,
+)
+entries = st.builds(ScoreEntry, item_id=words, score=st.none() | numbers, rank=counts, error=failures)
+texts = words | st.builds(RerankText, words)
+bodies = st.one_of(
+    st.builds(ScoreRequest, query=items, items=st.lists(items, max_size=2), instruction=maybe_words, options=options),
+    st.builds(ScoreResponse, model=words, scores=st.lists(entries), query_id=maybe_words, timing=timings),
+    st.builds(
+        ExtractRequest,
+        items=st.lists(items, max_size=2),
+        params=st.none() | st.builds(ExtractParams, labels=labels, output_schema=options, options=options),
+    ),
+    st.builds(ExtractResponse, model=words, items=st.lists(extracted, max_size=2), timing=timings),
+    st.builds(
+        EmbeddingsRequest,
+        model=words,
+        input=words | st.lists(words, max_size=2) | st.lists(counts) | st.lists(st.lists(counts), max_size=2),
+        encoding_format=st.sampled_from(["float", "base64"]),
+        dimensions=st.none() | counts,
+    ),
+    st.builds(RerankRequest, model=words, query=texts, documents=st.lists(texts, max_size=2), top_n=places),
+)
+
+
+@given(bodies, st.sampled_from(Format))
+def test_body_comes_back_from_the_wire_as_it_went(body: msgspec.Struct, fmt: Format):
+    assert codec.decode_as(codec.encode(body, fmt), fmt, type(body)) == body
+
+
+@given(bodies, st.sampled_from(Format))
+def test_nothing_that_we_send_is_an_unknown_key(body: msgspec.Struct, fmt: Format):
+    assert codec.unknown_keys(codec.encode(body, fmt), fmt, type(body)) == []
+
+
+@given(bodies, st.sampled_from(Format))
+def test_model_is_read_out_of_any_body_that_has_one(body: msgspec.Struct, fmt: Format):
+    data = codec.encode(body, fmt)
+    if "model" in type(body).__struct_fields__:
+        assert codec.decode_as(data, fmt, Named).model == body.model  # type: ignore[attr-defined]
+    else:
+        with pytest.raises(ApiError, match="missing required field `model`"):
+            codec.decode_as(data, fmt, Named)
 
 
 @given(arrays)
@@ -73,10 +169,9 @@ def test_map_that_cannot_be_an_array_is_refused_with_both_values(change: dict[by
 @given(st.binary(max_size=200))
 def test_bytes_that_are_no_request_are_refused_and_never_raise_anything_else(data: bytes):
     for kind in ("application/msgpack", "application/json"):
-        try:
-            codec.decode(data, kind, EncodeRequest)
-        except ApiError as error:
-            assert error.code == "INVALID_INPUT"
+        for struct in (EncodeRequest, ScoreRequest, ExtractRequest, EmbeddingsRequest, RerankRequest, Named):
+            with suppress(ApiError):
+                codec.decode(data, kind, struct)
 
 
 def test_wrong_type_is_named_with_its_place_in_the_body():
@@ -127,3 +222,15 @@ def test_reply_is_in_the_format_accepted_and_else_in_that_of_the_request(accept,
 
 def test_empty_fields_of_an_item_are_not_sent():
     assert codec.encode(Item(text="a"), Format.JSON) == b'{"text":"a"}'
+
+
+def test_multivector_of_an_item_is_an_array_of_its_own_and_no_unknown_key():
+    sent = {"items": [{"text": "a", "multivector": np.ones((2, 3), np.float32)}]}
+    request = codec.decode(codec.encode(sent, Format.MSGPACK), "application/msgpack", EncodeRequest)
+
+    assert codec.arrays_decoded(request.items[0].multivector).shape == (2, 3)
+
+
+def test_bytes_that_are_not_base64_are_named_with_their_place():
+    with pytest.raises(ApiError, match=r"base64.*\$\.items\[0\]\.images\[0\]\.data"):
+        codec.decode(b'{"items":[{"images":[{"data":"%%%"}]}]}', "application/json", EncodeRequest)

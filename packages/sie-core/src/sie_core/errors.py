@@ -59,6 +59,13 @@ KINDS: Final[Mapping[str, ErrorKind]] = {
             503,
             "No pool of this cluster has the machine profile asked for; waiting does not help.",
         ),
+        _kind(
+            "PROVISIONING",
+            503,
+            "No worker can serve the call yet; routes of SIE's own answer 202 instead.",
+            retry_after_s=5,
+            passes=True,
+        ),
         _kind("WORKER_LOST", 503, "The worker went away before it answered.", retry_after_s=1, passes=True),
         _kind("MODEL_NOT_LOADED", 503, "The model is being unloaded.", retry_after_s=5, passes=True),
         _kind("MODEL_LOADING", 503, "The model is being loaded.", retry_after_s=5, passes=True),

@@ -1,6 +1,7 @@
 """What a call says outside its body: the path and the headers.
 
-The gateway routes on nothing else, and the worker reads the same, so both come from here. Pure.
+The gateway routes on nothing else, and the worker reads the same, so both come from here. Two routes, whose
+interface is not ours, name their model inside the body: theirs is read by `named`. Pure.
 """
 
 from collections.abc import Iterable
@@ -24,6 +25,8 @@ from sie_core.ids import (
 Verb = Literal["encode", "score", "extract"]
 VERBS: tuple[Verb, ...] = ("encode", "score", "extract")
 PREFIXES: dict[str, Verb] = {f"/v1/{verb}/": verb for verb in VERBS}
+NAMED_IN_BODY: dict[str, Verb] = {"/v1/embeddings": "encode", "/v1/rerank": "score"}
+"""Routes whose body says the model, and what they are beside ours."""
 
 MACHINE_PROFILE = "x-sie-machine-profile"
 POOL = "x-sie-pool"
@@ -75,13 +78,26 @@ def read(path: str, headers: Iterable[tuple[bytes, bytes]]) -> Envelope | None:
     """
     for prefix, verb in PREFIXES.items():
         if path.startswith(prefix):
-            return _read(verb, unquote(path[len(prefix) :]), headers)
+            return _read(verb, _split_path(unquote(path[len(prefix) :])), headers)
     return None
 
 
-def _read(verb: Verb, spec: str, headers: Iterable[tuple[bytes, bytes]]) -> Envelope:
+def named(path: str, model: str, headers: Iterable[tuple[bytes, bytes]]) -> Envelope:
+    """The envelope of a call to a route of `NAMED_IN_BODY`; `model` is what the body says.
+
+    Raises:
+        ApiError: as `read`.
+    """
+    try:
+        split = _split_model(model)
+    except ValueError as error:
+        raise ApiError("INVALID_INPUT", f"in the body's `model`: {error}", hint="want `ORG/NAME`") from error
+    return _read(NAMED_IN_BODY[path], split, headers)
+
+
+def _read(verb: Verb, split: tuple[BundleName | None, ModelId], headers: Iterable[tuple[bytes, bytes]]) -> Envelope:
     said = {_READ[name]: value.decode("latin-1").strip() for name, value in headers if name in _READ}
-    bundle, model = _split_model(spec)
+    bundle, model = split
     pool, profile = _split_profile(said.get(MACHINE_PROFILE), said.get(POOL))
     return Envelope(
         verb=verb,
@@ -97,15 +113,19 @@ def _read(verb: Verb, spec: str, headers: Iterable[tuple[bytes, bytes]]) -> Enve
     )
 
 
+def _split_path(spec: str) -> tuple[BundleName | None, ModelId]:
+    try:
+        return _split_model(spec)
+    except ValueError as error:
+        raise ApiError("INVALID_INPUT", f"in the path: {error}", hint="the path is `/v1/encode/ORG/NAME`") from error
+
+
 @lru_cache(maxsize=1024)  # callers name few models, and a gateway reads every call's
 def _split_model(spec: str) -> tuple[BundleName | None, ModelId]:
     bundle, separator, model = spec.partition(":/")
-    try:
-        if separator:
-            return parse_bundle_name(bundle), parse_model_id(model)
-        return None, parse_model_id(spec)
-    except ValueError as error:
-        raise ApiError("INVALID_INPUT", f"in the path: {error}", hint="the path is `/v1/encode/ORG/NAME`") from error
+    if separator:
+        return parse_bundle_name(bundle), parse_model_id(model)
+    return None, parse_model_id(spec)
 
 
 @lru_cache(maxsize=1024)

@@ -24,7 +24,7 @@ class Media(Struct, omit_defaults=True):
 
 
 class Item(Struct, omit_defaults=True):
-    """One input."""
+    """One input; `multivector` is for the client's own MaxSim, and no model reads it."""
 
     id: str | None = None
     text: str | None = None
@@ -33,6 +33,7 @@ class Item(Struct, omit_defaults=True):
     video: Media | None = None
     document: Media | None = None
     metadata: dict[str, Any] | None = None
+    multivector: Any = None
 
 
 class EncodeParams(Struct, omit_defaults=True):
@@ -103,6 +104,180 @@ class EncodeResponse(Struct, omit_defaults=True):
     model: str
     items: list[EncodedItem]
     timing: Timing | None = None
+
+
+class ScoreRequest(Struct, omit_defaults=True):
+    query: Item
+    items: list[Item]
+    instruction: str | None = None
+    options: dict[str, Any] | None = None
+
+
+class ScoreEntry(Struct):
+    """How well one item answers the query.
+
+    Attributes:
+        item_id: the item's own, or `item-` and its index.
+        score: higher is better; None where the item failed.
+        rank: from 0; items that failed come last.
+    """
+
+    item_id: str
+    score: float | None
+    rank: int
+    error: ItemError | UnsetType = UNSET
+
+
+class ScoreResponse(Struct, omit_defaults=True):
+    """`scores`: best first, one for each item."""
+
+    model: str
+    scores: list[ScoreEntry]
+    query_id: str | None = None
+    timing: Timing | None = None
+
+
+class ExtractParams(Struct, omit_defaults=True):
+    """`labels`: what to look for; `output_schema`: a JSON schema of `data`, for models that fill one in."""
+
+    labels: list[str] | None = None
+    output_schema: dict[str, Any] | None = None
+    instruction: str | None = None
+    options: dict[str, Any] | None = None
+
+
+class ExtractRequest(Struct, omit_defaults=True):
+    items: list[Item]
+    params: ExtractParams | None = None
+
+
+class Entity(Struct):
+    """A stretch of the text, characters `start` to `end` (exclusive), or a region of a picture."""
+
+    text: str
+    label: str
+    score: float
+    start: int | None = None
+    end: int | None = None
+    bbox: list[int] | None = None
+
+
+class Relation(Struct):
+    head: str
+    tail: str
+    relation: str
+    score: float
+
+
+class Classification(Struct):
+    label: str
+    score: float
+
+
+class DetectedObject(Struct):
+    """`bbox`: x, y, width and height in pixels."""
+
+    label: str
+    score: float
+    bbox: list[int]
+
+
+class ExtractedItem(Struct):
+    """`id`: the item's own, or `item-` and its index."""
+
+    id: str
+    entities: list[Entity] = []
+    relations: list[Relation] = []
+    classifications: list[Classification] = []
+    objects: list[DetectedObject] = []
+    data: dict[str, Any] = {}
+    error: ItemError | UnsetType = UNSET
+
+
+class ExtractResponse(Struct, omit_defaults=True):
+    model: str
+    items: list[ExtractedItem]
+    timing: Timing | None = None
+
+
+class Named(Struct):
+    """All that a gateway reads of a body, on the routes whose path names no model."""
+
+    model: str
+
+
+class EmbeddingsRequest(Struct, omit_defaults=True):
+    """`POST /v1/embeddings`, as OpenAI's clients send it.
+
+    Attributes:
+        input: a text, several, or token ids of the model's own, for one input or for several.
+        dimensions: so many of each vector's first numbers, made of length 1 again; None for all.
+        user: taken and not used.
+    """
+
+    model: str
+    input: str | list[str | int | list[int]]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class Embedding(Struct):
+    """`embedding`: numbers, or base64 of float32, little-endian."""
+
+    embedding: Any
+    index: int
+    object: str = "embedding"
+
+
+class Usage(Struct):
+    """Tokens that went through the model."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsResponse(Struct):
+    data: list[Embedding]
+    model: str
+    usage: Usage
+    object: str = "list"
+
+
+class RerankText(Struct):
+    text: str
+
+
+class RerankRequest(Struct, omit_defaults=True):
+    """`POST /v1/rerank`.
+
+    Attributes:
+        top_n: so many of the best; None for all.
+        return_documents: whether the texts come back too.
+    """
+
+    model: str
+    query: str | RerankText
+    documents: list[str | RerankText]
+    top_n: int | None = None
+    return_documents: bool = False
+
+
+class RerankResult(Struct):
+    """`index`: of the document in the request."""
+
+    index: int
+    relevance_score: float
+    document: RerankText | UnsetType = UNSET
+
+
+class RerankResponse(Struct):
+    """`results`: best first."""
+
+    model: str
+    results: list[RerankResult]
+    usage: Usage
+    object: str = "list"
 
 
 class ModelDims(Struct, omit_defaults=True):
