@@ -1,6 +1,7 @@
 """The genuine all-MiniLM-L6-v2, ours and theirs."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,15 @@ SPEC = ModelSpec(id=ModelId("sentence-transformers/all-MiniLM-L6-v2"), dense=Den
 
 # The references ask their hub whether a folder on disk is a repository there.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+Load = Callable[[ModelSpec, Path], LoadedModel]
+
+
+@pytest.fixture(params=["openvino"])
+def load_model(request: pytest.FixtureRequest) -> Load:
+    """Loads a spec's folder in float32, on each engine in turn."""
+    return lambda spec, folder: build.load(spec, folder, precision="f32", streams=1, threads=2)
 
 
 @pytest.fixture(scope="session")

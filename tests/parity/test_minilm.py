@@ -11,7 +11,7 @@ import pytest
 from sie_core.catalog.spec import DenseHead, ModelSpec, Pooling
 from sie_core.ids import ModelId
 from sie_server.models import build
-from sie_server.models.calls import Call, LoadError
+from sie_server.models.calls import Encode, LoadError
 from sie_server.models.model import LoadedModel
 from sie_server.models.ops.openvino import precision_for
 
@@ -64,7 +64,7 @@ def mixed_texts(count: int, seed: int = 0) -> list[str]:
 
 
 def vectors_of(model: LoadedModel, texts: list[str], *, at_once: int = 16, **call: Any) -> np.ndarray:
-    items = model.prepare(Call(tuple(texts), **call))
+    items = model.prepare(Encode(tuple(texts), **call))
     batches = [items[first : first + at_once] for first in range(0, len(items), at_once)]
     return np.array([output.dense for batch in batches for output in model.run(batch, stream=0)])
 
@@ -112,14 +112,14 @@ def test_token_ids_are_equal(ours: LoadedModel, theirs: Any, mixed: list[str]) -
     texts = [*TEXTS.values(), *mixed]
     wanted = theirs.tokenizer(texts, truncation=True)["input_ids"]
 
-    assert [item.ids.tolist() for item in ours.prepare(Call(tuple(texts)))] == wanted
+    assert [item.ids.tolist() for item in ours.prepare(Encode(tuple(texts)))] == wanted
 
 
 def test_what_is_cut_is_what_would_have_been_longer(ours: LoadedModel, theirs: Any, mixed: list[str]) -> None:
     texts = [*TEXTS.values(), *mixed]
     whole = theirs.tokenizer(texts, truncation=False)["input_ids"]
 
-    assert [item.truncated for item in ours.prepare(Call(tuple(texts)))] == [len(ids) > 256 for ids in whole]
+    assert [item.truncated for item in ours.prepare(Encode(tuple(texts)))] == [len(ids) > 256 for ids in whole]
 
 
 def test_a_thousand_mixed_items(ours: LoadedModel, mixed: list[str], mixed_theirs: np.ndarray) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sie_server.models.calls import Call
+from sie_server.models.calls import Encode
 from sie_server.models.model import LoadedModel
 
 RECORDED = json.loads((Path(__file__).parent / "recorded.json").read_text())
 
 
 def vectors_of(model: LoadedModel, texts: list[str], **call: Any) -> np.ndarray:
-    outputs = model.run(model.prepare(Call(tuple(texts), **call)), stream=0)
+    outputs = model.run(model.prepare(Encode(tuple(texts), **call)), stream=0)
     return np.stack([output.dense for output in outputs if output.dense is not None])
 
 
@@ -41,6 +41,6 @@ def test_alone_and_together_they_are_the_same(ours: LoadedModel, texts: list[str
 
 
 def test_the_longest_is_cut_to_256_tokens(ours: LoadedModel, texts: list[str]) -> None:
-    cut = [(item.tokens, item.truncated) for item in ours.prepare(Call(tuple(texts))) if item.truncated]
+    cut = [(item.tokens, item.truncated) for item in ours.prepare(Encode(tuple(texts))) if item.truncated]
 
     assert cut == [(256, True)]

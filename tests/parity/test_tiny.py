@@ -10,7 +10,7 @@ import pytest
 from sie_core.catalog.spec import DenseHead, ModelSpec
 from sie_core.ids import ModelId
 from sie_server.models import build
-from sie_server.models.calls import Call
+from sie_server.models.calls import Encode
 from sie_testing import tiny_bert
 
 torch = pytest.importorskip("torch")
@@ -60,7 +60,7 @@ def save(
 def ours(folder: Path) -> np.ndarray:
     spec = ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead())
     model = build.load(spec, folder, precision="f32", streams=1, threads=2)
-    return np.array([output.dense for output in model.run(model.prepare(Call(tuple(TEXTS))), stream=0)])
+    return np.array([output.dense for output in model.run(model.prepare(Encode(tuple(TEXTS))), stream=0)])
 
 
 def theirs(folder: Path) -> np.ndarray:

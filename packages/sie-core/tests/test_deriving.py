@@ -42,6 +42,11 @@ def derived(spec: ModelSpec = SPEC, /, **changed: Any) -> Derived:
     return derive(spec, bytes_of.get)
 
 
+def dense(found: Derived) -> DenseHead:
+    assert found.dense is not None
+    return found.dense
+
+
 def test_a_snapshot_says_all_that_its_spec_leaves_open() -> None:
     found = derived()
 
@@ -62,8 +67,8 @@ def test_every_value_names_the_file_it_came_from() -> None:
 
 
 def test_what_the_spec_says_comes_first() -> None:
-    dense = DenseHead(pooling="cls", normalize=False, dim=384)
-    spec = ModelSpec(id=SPEC.id, max_tokens=100, dense=dense, query="q {text}", document="d {text}")
+    head = DenseHead(pooling="cls", normalize=False, dim=384)
+    spec = ModelSpec(id=SPEC.id, max_tokens=100, dense=head, query="q {text}", document="d {text}")
     found = derived(spec, config_sentence_transformers={"prompts": {"query": "other: ", "document": "other: "}})
 
     assert found.spec == spec
@@ -88,7 +93,7 @@ def test_a_completed_spec_says_the_same_again() -> None:
     ],
 )
 def test_pooling_is_read_from_flags_and_from_a_name(config: dict[str, Any], pooling: str) -> None:
-    assert derived(**{"1_Pooling_config": config}).pooling == pooling
+    assert dense(derived(**{"1_Pooling_config": config})).pooling == pooling
 
 
 @pytest.mark.parametrize(
@@ -108,12 +113,12 @@ def test_a_pooling_that_is_not_served_is_named(config: dict[str, Any], named: st
 def test_without_modules_a_snapshot_is_a_transformer_and_its_mean() -> None:
     found = derived(modules=None)
 
-    assert (found.pooling, found.normalize) == ("mean", False)
+    assert (dense(found).pooling, dense(found).normalize) == ("mean", False)
     assert found.origins["dense.pooling"] == "default"
 
 
 def test_without_a_last_module_vectors_keep_their_length() -> None:
-    assert derived(modules=[TRANSFORMER, POOLING]).normalize is False
+    assert dense(derived(modules=[TRANSFORMER, POOLING])).normalize is False
 
 
 def test_a_transformer_in_a_folder_of_its_own_is_read_there() -> None:
@@ -213,7 +218,7 @@ def test_a_default_prompt_that_is_not_there_is_named() -> None:
 def test_pooling_without_the_prompt_is_refused_where_there_is_a_prompt() -> None:
     without = {"1_Pooling_config": {"include_prompt": False}}
 
-    assert derived(**without).pooling == "mean"
+    assert dense(derived(**without)).pooling == "mean"
     with pytest.raises(ValueError, match=r"`include_prompt` in `1_Pooling/config.json` is false"):
         derived(config_sentence_transformers={"prompts": {"query": "q "}}, **without)
 

@@ -26,7 +26,7 @@ def test_shipped_spec_reads_and_is_named_after_its_model(path: Path):
         ("id: a/b\ndence: {}\n", "unknown key `dence`; did you mean `dense`"),
         ("id: a/b\ndense: {pool: cls}\n", "unknown field `pool`"),
         ("id: a/b\ndense: {pooling: max}\n", "Invalid enum value 'max'"),
-        ("id: a/b\n", "at least one output"),
+        ("id: a/b\n", "at least one of `dense`"),
         ("id: ../b\ndense: {}\n", "is not a model id"),
         ("id: a/b\ndense: {}\nsource: {repo: a/b, revision: main}\n", "`main` is not a commit"),
         ("id: a/b\ndense: {}\nquery: 'search: '\n", "no `{text}`"),

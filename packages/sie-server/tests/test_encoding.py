@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sie_core.wire.messages import OUTPUT_DTYPES, OutputDtype
 from sie_server.engine.quantise import quantised
-from sie_server.models.calls import Call
+from sie_server.models.calls import Encode
 from sie_testing.tiny import TinyModel
 
 ENCODE = "/v1/encode/acme/tiny"
@@ -19,7 +19,7 @@ MSGPACK = {"content-type": "application/msgpack", "accept": "application/msgpack
 
 def expected(text: str) -> np.ndarray[Any, np.dtype[np.float32]]:
     model = TinyModel()
-    dense = model.output(model.prepare(Call((text,)))[0]).dense
+    dense = model.output(model.prepare(Encode((text,)))[0]).dense
     assert dense is not None
     return dense
 

@@ -10,7 +10,7 @@ import numpy as np
 from sie_server.engine.engine import Limits
 from sie_server.engine.jobs import Job, Ticket
 from sie_server.engine.scheduler import Scheduler
-from sie_server.models.calls import Call, Output, Prepared
+from sie_server.models.calls import Encode, Output, Prepared
 from sie_testing.site import TINY, Caller, spec
 from sie_testing.tiny import TinyModel
 
@@ -86,7 +86,7 @@ def test_a_retired_model_is_closed_when_its_last_batch_has_ended_and_not_before(
     loop = asyncio.new_event_loop()
     ticket = Ticket(loop, arrived_s=0.0)
     loop.close()
-    scheduler.add([Job(item, ticket, 0, item.tokens) for item in model.prepare(Call(("a",)))])
+    scheduler.add([Job(item, ticket, 0, item.tokens) for item in model.prepare(Encode(("a",)))])
 
     assert len(scheduler.take(0.0, share=1).batch) == 1
     scheduler.retire()
@@ -238,7 +238,7 @@ def test_many_calls_at_once_each_get_their_own_answer(site: Any) -> None:
         return await asyncio.gather(*(site.posting(ENCODE, {"items": [{"text": one}]}) for one in texts))
 
     for one, reply in zip(texts, site.run(scenario()), strict=True):
-        wanted = model.output(model.prepare(Call((one,)))[0]).dense
+        wanted = model.output(model.prepare(Encode((one,)))[0]).dense
         np.testing.assert_array_equal(np.float32(reply.json["items"][0]["dense"]["values"]), wanted)
     assert site.engine.queued_tokens == 0
 

@@ -20,11 +20,11 @@ import sys
 from pathlib import Path
 from sie_core.catalog.spec import DenseHead, ModelSpec
 from sie_server.models import build
-from sie_server.models.calls import Call
+from sie_server.models.calls import Encode
 
 spec = ModelSpec(id="acme/tiny", dense=DenseHead())
 model = build.load(spec, Path(sys.argv[1]), precision="auto", streams=2, threads=1)
-model.run(model.prepare(Call(("hello",))), stream=0)
+model.run(model.prepare(Encode(("hello",))), stream=0)
 """
 PHONE_HOME = """
 import os, socket

@@ -4,6 +4,7 @@ One word is one token. A vector is made of the item's own tokens and of nothing 
 was mixed up with a neighbour's, or cut from the wrong batch, is a wrong number and not a plausible one.
 """
 
+import re
 import threading
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,20 @@ import numpy as np
 
 from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
-from sie_server.models.calls import Call, Output, Precision, Prepared, SparseVector
+from sie_server.models.calls import (
+    Call,
+    Encode,
+    Entity,
+    Extract,
+    Extracted,
+    Output,
+    Precision,
+    Prepared,
+    Result,
+    Score,
+    SparseVector,
+    Wanted,
+)
 
 FIRST, LAST = 101, 102
 VOCABULARY = 1000
@@ -47,14 +61,27 @@ class TinyModel:
         return {name: known[name] for name in self.outputs}
 
     def estimate_tokens(self, call: Call) -> int:
-        return sum(min(len(text) // 4 + 2, self.max_tokens) for text in call.texts)
+        return sum(min(len(str(one)) // 4 + 2, self.max_tokens) for one in call.inputs)
 
     def prepare(self, call: Call) -> list[Prepared]:
-        for output in call.outputs:
-            if output not in self.outputs:
-                raise ApiError("OUTPUT_UNSUPPORTED", f"the tiny model has no `{output}` output")
-        normalized = bool(call.options.get("normalize", True))
-        return [self._prepared(text, call, normalized) for text in call.texts]
+        """One sequence an item; of a score the query's words come first."""
+        match call:
+            case Encode(outputs=outputs):
+                for output in outputs:
+                    if output not in self.outputs:
+                        raise ApiError("OUTPUT_UNSUPPORTED", f"the tiny model has no `{output}` output")
+                normalized = bool(call.options.get("normalize", True))
+                before, after = call.instruction or "", "?" if call.is_query else ""
+                return [
+                    self._prepared(f"{before} {text} {after}", index, outputs, normalized)
+                    for index, text in enumerate(call.inputs)
+                ]
+            case Score(query=query):
+                return [self._prepared(f"{query} {text}", index, ("logits",)) for index, text in enumerate(call.inputs)]
+            case Extract(labels=labels):
+                if not labels:
+                    raise ApiError("INVALID_INPUT", "`params.labels` is empty, and the tiny model needs labels")
+                return [self._prepared(str(text), index, ("spans",)) for index, text in enumerate(call.inputs)]
 
     def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
         if self.closed:
@@ -65,11 +92,30 @@ class TinyModel:
         self.threads.add(threading.current_thread().name)
         return [self.output(item) for item in batch]
 
+    def finish(self, call: Call, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
+        """The logit is the score; what a label names is found wherever it stands in the text."""
+        results: list[Result] = []
+        for one, output in zip(call.inputs, outputs, strict=True):
+            if isinstance(output, ApiError) or isinstance(call, Encode):
+                results.append(output)
+            elif isinstance(call, Score):
+                assert output.logits is not None
+                results.append(float(output.logits[0]))
+            else:
+                text = str(one)
+                places = [
+                    (label, match.start()) for label in call.labels for match in re.finditer(re.escape(label), text)
+                ]
+                results.append(
+                    Extracted(tuple(Entity(label, label, 1.0, start, start + len(label)) for label, start in places))
+                )
+        return results
+
     def close(self) -> None:
         self.closed = True
 
     def output(self, item: Prepared) -> Output:
-        """What one item must come out as, whatever it is batched with."""
+        """What one sequence must come out as, whatever it is batched with."""
         rows = np.stack([np.cos(np.arange(1, self.width + 1) * float(token)) for token in item.ids]).astype(np.float32)
         pooled = rows.mean(axis=0)
         if item.normalized:
@@ -77,13 +123,14 @@ class TinyModel:
         words = np.unique(item.ids[1:-1]).astype(np.int32)
         sparse = SparseVector(words, np.ones(len(words), np.float32), VOCABULARY)
         return Output(
-            dense=pooled if "dense" in item.outputs else None,
-            sparse=sparse if "sparse" in item.outputs else None,
-            multivector=rows if "multivector" in item.outputs else None,
+            dense=pooled if "dense" in item.wanted else None,
+            sparse=sparse if "sparse" in item.wanted else None,
+            multivector=rows if "multivector" in item.wanted else None,
+            logits=pooled[:1] if "logits" in item.wanted else None,
         )
 
-    def _prepared(self, text: str, call: Call, normalized: bool) -> Prepared:
-        words = f"{call.instruction or ''} {text} {'?' if call.is_query else ''}".split()
+    def _prepared(self, text: str, index: int, wanted: tuple[Wanted, ...], normalized: bool = True) -> Prepared:
+        words = text.split()
         room = self.max_tokens - 2
         ids = [FIRST, *(zlib.crc32(word.encode()) % VOCABULARY for word in words[:room]), LAST]
-        return Prepared(np.array(ids, np.int32), len(words) > room, call.outputs, normalized)
+        return Prepared(np.array(ids, np.int32), len(words) > room, wanted, index, normalized=normalized)

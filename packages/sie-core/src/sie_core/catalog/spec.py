@@ -15,7 +15,12 @@ from sie_core.ids import ModelId, Revision, nearest, parse_model_id, parse_revis
 
 LEAST_TOKENS = 3
 
-Pooling = Literal["cls", "mean", "last"]
+Pooling = Literal["cls", "mean", "last", "weighted"]
+"""`weighted` is the mean weighted by position, from 1."""
+
+InputKind = Literal["text", "image"]
+OutputKind = Literal["dense", "sparse", "multivector", "score", "json"]
+"""What `/v1/models` lists as a model's outputs; `json` is extraction."""
 
 
 class Source(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -33,12 +38,122 @@ class DenseHead(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         pooling: how the hidden states become one; None: the snapshot says.
         normalize: to unit length; None: the snapshot says.
         dim: length of the vector; None: the snapshot says.
+        projection: folder of the snapshot with a linear layer after pooling; None: `modules.json` says.
     """
 
     head: Literal["pooled"] = "pooled"
     pooling: Pooling | None = None
     normalize: bool | None = None
     dim: int | None = None
+    projection: str | None = None
+
+
+class SparseHead(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A weight for each id of the vocabulary, most of them 0.
+
+    Attributes:
+        head: `splade`: a masked language model's logits, the largest over the tokens; `lexical`: one weight a
+            token, the largest of each id (bge-m3).
+        activation: what becomes of a positive logit x: log(1 + x), or that twice.
+        query: `same` as of a document, or `idf`: no network, each token of the query has a weight from a file.
+        weights: file of the snapshot with the layer of its own, or with the idf; None: where its kind keeps it.
+        dim: size of the vocabulary; None: the snapshot says.
+    """
+
+    head: Literal["splade", "lexical"]
+    activation: Literal["log1p", "log1p_log1p"] = "log1p"
+    query: Literal["same", "idf"] = "same"
+    weights: str | None = None
+    dim: int | None = None
+
+
+class MultivectorHead(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One vector a token.
+
+    Attributes:
+        head: `colbert` is the only kind.
+        weights: file of the snapshot with the projection; None: where its kind keeps it.
+        dim: length of each vector; None: the snapshot says.
+        normalize: each to unit length.
+        skip_first: whether the first position has no vector (bge-m3).
+        query_marker: token that stands after the first of a query; `document_marker` likewise.
+        query_tokens: longest query; `document_tokens` likewise; None: `max_tokens`.
+        expand: whether a query is filled up with mask tokens to `query_tokens`.
+        attend_expansion: whether those are seen by the others.
+        skip_punctuation: whether punctuation of a document has no vector.
+    """
+
+    head: Literal["colbert"] = "colbert"
+    weights: str | None = None
+    dim: int | None = None
+    normalize: bool = True
+    skip_first: bool = False
+    query_marker: str | None = None
+    document_marker: str | None = None
+    query_tokens: int | None = None
+    document_tokens: int | None = None
+    expand: bool | None = None
+    attend_expansion: bool | None = None
+    skip_punctuation: bool | None = None
+
+
+class ScoreHead(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """How well an item answers a query.
+
+    Attributes:
+        head: `classify`: a cross-encoder's logit; `verdict`: the logits of yes and no; `vectors`: of the model's
+            own outputs.
+        activation: of a logit; None: the snapshot says.
+        template: of a verdict, with `{query}`, `{document}` and perhaps `{instruction}`.
+        yes: the token for it, as `no`.
+    """
+
+    head: Literal["classify", "verdict", "vectors"]
+    activation: Literal["sigmoid", "identity"] | None = None
+    template: str | None = None
+    yes: str | None = None
+    no: str | None = None
+
+
+class ExtractHead(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is found in an item.
+
+    Attributes:
+        head: `spans`: named stretches of the text (GLiNER); `entailment`: which labels it entails (NLI).
+        threshold: least score of a span, when a call does not say.
+        hypothesis: of a label, with `{}` in its place.
+        multi_label: whether labels are judged each by itself, or against each other.
+        merge_adjacent: whether neighbouring spans of one label become one.
+    """
+
+    head: Literal["spans", "entailment"]
+    threshold: float | None = None
+    hypothesis: str | None = None
+    multi_label: bool | None = None
+    merge_adjacent: bool | None = None
+
+
+class Lora(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A LoRA of a variant: a hub repository in PEFT's form and the commit meant."""
+
+    repo: ModelId
+    revision: Revision | None = None
+
+
+class Variant(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What differs under one `options.profile`; None and nothing: as the model itself.
+
+    Attributes:
+        options: for calls that do not give them, by the wire's names.
+        outputs: what `encode` gives, whatever a call asks for.
+    """
+
+    query: str | None = None
+    document: str | None = None
+    default_instruction: str | None = None
+    options: dict[str, Any] = {}
+    outputs: tuple[Literal["dense", "sparse", "multivector"], ...] = ()
+    lora: Lora | None = None
 
 
 class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -48,19 +163,29 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         id: what callers name.
         source: the repository that holds the weights, when it is not `id` at an open revision.
         max_tokens: longest item, special tokens included; None: the snapshot says.
-        dense: the dense output, if the model has one.
+        inputs: what an item may be.
+        dense: the dense output, if the model has one; `sparse`, `multivector`, `score` and `extract` likewise.
         query: template of a query, with `{text}` and perhaps `{instruction}`.
         document: template of a document, likewise.
         default_instruction: what `{instruction}` is when a query names none.
+        causal: whether a token sees only those before it; None: as the architecture has it.
+        variants: by the name that `options.profile` gives.
     """
 
     id: ModelId
     source: Source | None = None
     max_tokens: int | None = None
+    inputs: tuple[InputKind, ...] = ("text",)
     dense: DenseHead | None = None
+    sparse: SparseHead | None = None
+    multivector: MultivectorHead | None = None
+    score: ScoreHead | None = None
+    extract: ExtractHead | None = None
     query: str | None = None
     document: str | None = None
     default_instruction: str | None = None
+    causal: bool | None = None
+    variants: dict[str, Variant] = {}
 
     @property
     def repo(self) -> ModelId:
@@ -71,8 +196,16 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return self.source.revision if self.source is not None else None
 
     @property
-    def outputs(self) -> tuple[str, ...]:
-        return ("dense",) if self.dense is not None else ()
+    def outputs(self) -> tuple[OutputKind, ...]:
+        """As `/v1/models` lists them."""
+        heads: dict[OutputKind, object] = {
+            "dense": self.dense,
+            "sparse": self.sparse,
+            "multivector": self.multivector,
+            "score": self.score,
+            "json": self.extract,
+        }
+        return tuple(name for name, head in heads.items() if head is not None)
 
 
 def parse_spec(text: str | bytes, *, where: str) -> ModelSpec:
@@ -111,7 +244,7 @@ def check_spec(spec: ModelSpec) -> None:
         if template is not None and "{text}" not in template:
             raise ValueError(f"`{name}` has no `{{text}}` in it: {template!r}")
     if not spec.outputs:
-        raise ValueError("a spec names at least one output: `dense`")
+        raise ValueError("a spec names at least one of `dense`, `sparse`, `multivector`, `score` and `extract`")
 
 
 def dump_spec(spec: ModelSpec) -> str:

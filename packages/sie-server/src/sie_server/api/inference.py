@@ -19,8 +19,9 @@ from sie_server.api.offer import Offer
 from sie_server.api.reading import EncodeCall, encode_call, no_such_task, refuse_empty
 from sie_server.engine import quantise
 from sie_server.engine.engine import Answer, Engine
-from sie_server.engine.jobs import Result, Stamps, Ticket
+from sie_server.engine.jobs import Stamps, Ticket
 from sie_server.engine.residency import Resident
+from sie_server.models.calls import Output, Result
 
 WATCH_AFTER_S = 0.05
 """A call still unanswered after this is watched for a caller that hangs up; most are over before."""
@@ -108,7 +109,7 @@ class Inference:
             WATCH_AFTER_S, lambda: watch.append(self.engine.loop.create_task(_abandon_when_gone(receive, ticket)))
         )
         try:
-            return await self.engine.encode(resident, asked.call, ticket)
+            return await self.engine.run(resident, asked.call, ticket)
         finally:
             timer.cancel()
             for task in watch:
@@ -138,6 +139,7 @@ async def _abandon_when_gone(receive: Receive, ticket: Ticket) -> None:
 def _item(result: Result, item_id: str | None, asked: EncodeCall) -> EncodedItem:
     if isinstance(result, ApiError):
         return EncodedItem(id=item_id, error=ItemError(code=result.code, message=result.message, hint=result.hint))
+    assert isinstance(result, Output)
     dtype = asked.dtype
     return EncodedItem(
         id=item_id,

@@ -102,7 +102,12 @@ class Operations:
         metrics.queue_depth.replace({(one.spec.id,): len(one.scheduler) for one in residents})
         metrics.queued_tokens.replace({(): engine.queued_tokens})
         metrics.loaded.replace({(one.spec.id, self.identity.device): 1 for one in residents})
-        metrics.memory.replace({(one.spec.id, self.identity.device): one.model.memory_bytes for one in residents})
+        device, claims = self.identity.device, engine.room.claims()
+        metrics.memory.replace({(one.model_id, device): one.size_bytes for one in claims if one.use is not None})
+        predicted = {(str(one.model_id), device): one.predicted_bytes for one in claims}
+        metrics.predicted.replace({key: size for key, size in predicted.items() if size is not None})
+        metrics.budget.replace({} if engine.room.budget_bytes is None else {(): engine.room.budget_bytes})
+        metrics.loads_waiting.replace({(): engine.room.waiting})
         metrics.load_seconds.replace({(one.spec.id,): one.load_s for one in residents})
         metrics.load_failures.replace(
             {(str(model), kind): n for (model, kind), n in engine.residency.failures.copy().items()}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sie_core.catalog.spec import ModelSpec
 from sie_core.errors import ApiError
 from sie_core.wire.messages import EncodeParams, EncodeRequest, Item, OutputDtype, OutputType
-from sie_server.models.calls import Call
+from sie_server.models.calls import Encode
 
 _MEDIA = ("images", "audio", "video", "document")
 
@@ -18,7 +18,7 @@ _MEDIA = ("images", "audio", "video", "document")
 class EncodeCall:
     """What the engine is to run, and how its answer is to be written."""
 
-    call: Call
+    call: Encode
     dtype: OutputDtype
     ids: Sequence[str | None]
 
@@ -35,8 +35,8 @@ def encode_call(request: EncodeRequest, spec: ModelSpec) -> EncodeCall:
     is_query = options.pop("is_query", False)
     if not isinstance(is_query, bool):
         raise ApiError("INVALID_INPUT", f"`params.options.is_query` is {is_query!r}, want true or false")
-    call = Call(
-        texts=tuple(_text(item, index, spec) for index, item in enumerate(request.items)),
+    call = Encode(
+        inputs=tuple(_text(item, index, spec) for index, item in enumerate(request.items)),
         outputs=_outputs(params, spec),
         is_query=is_query,
         instruction=params.instruction,

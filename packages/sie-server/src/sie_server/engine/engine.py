@@ -5,31 +5,40 @@
     submit     one job an item into the model's queue; device threads take batches from it
     settle     back on the event loop: results into their calls, measurements into the metrics
 
-All of it belongs to the event loop's thread, except `Executor` and the loading threads of `Residency`.
+All of it belongs to the event loop's thread, except `Executor`, the loading threads of `Residency`, and a thread for
+each model that is unloaded: giving gigabytes back takes a while.
 """
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 from msgspec import Struct
 
-from sie_core.catalog.spec import ModelSpec
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
+from sie_server import machine
 from sie_server.engine.executor import Executor, Finished
-from sie_server.engine.jobs import Job, Result, Stamps, Ticket, late
-from sie_server.engine.residency import Made, Residency, Resident, Say, State
+from sie_server.engine.jobs import Job, Stamps, Ticket, late
+from sie_server.engine.memory import stale
+from sie_server.engine.residency import Load, Residency, Resident, State
+from sie_server.engine.room import Claim, Room
 from sie_server.engine.scheduler import Scheduler
-from sie_server.models.calls import Call, Model, Prepared
+from sie_server.models.calls import Call, Model, Prepared, Result
 from sie_server.observability import EVENT_MODEL_UNLOADED, Metrics
 
 logger = logging.getLogger("sie.engine")
 
 INLINE_TOKENS = 64
 """Up to this estimate a call is tokenised on the event loop: it takes less than handing it to a thread."""
+
+
+_LOOKS = 10
+"""How often a model is looked at before it has been idle for too long."""
 
 
 class Limits(Struct, frozen=True):
@@ -40,12 +49,16 @@ class Limits(Struct, frozen=True):
         batch_tokens: most tokens in one forward pass.
         streams: device threads.
         tokenizer_threads: threads that tokenise.
+        memory_bytes: most that models may hold; None: as much as they take.
+        idle_evict_s: a model that no call has named for so long is unloaded; None: it stays.
     """
 
     queue_tokens: int
     batch_tokens: int
     streams: int
     tokenizer_threads: int
+    memory_bytes: int | None = None
+    idle_evict_s: float | None = None
 
 
 class Answer(Struct, frozen=True):
@@ -61,30 +74,40 @@ class Engine:
 
     def __init__(
         self,
-        load: Callable[[ModelSpec, Say], Made],
+        load: Load,
         *,
         limits: Limits,
         kept: Sequence[ModelId] = (),
         on_change: Callable[[ModelId, State], None] = lambda model_id, state: None,
+        measure: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`measure`: the memory of this process in bytes, to compare predictions with; None where it cannot be told."""
         self.limits = limits
         self.metrics = Metrics()
         self.clock = clock
         self.queued_tokens = 0
-        self.residency = Residency(load, queue=self._queue, kept=kept, on_change=on_change, clock=clock)
+        self.room = Room(limits.memory_bytes, evict=self._evict, measure=measure, clock=clock)
+        self.residency = Residency(
+            load, room=self.room, queue=self._queue, kept=kept, on_change=on_change, clock=clock
+        )
         self._executor = Executor(streams=limits.streams, deliver=self._deliver, clock=clock)
         self._pool = ThreadPoolExecutor(limits.tokenizer_threads, thread_name_prefix="tokenizer")
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._unloading: list[threading.Thread] = []
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._executor.start()
+        if self.limits.idle_evict_s is not None:
+            self._sweep(self.limits.idle_evict_s)
 
     def close(self) -> None:
         """Ends the threads; what still waits is not run."""
         self.residency.close()
         self._executor.close()
+        for thread in self._unloading:
+            thread.join()
         self._pool.shutdown(cancel_futures=True)
 
     @property
@@ -97,8 +120,8 @@ class Engine:
         deadline_s = None if timeout_s is None else arrived_s + timeout_s
         return Ticket(self.loop, arrived_s=arrived_s, deadline_s=deadline_s)
 
-    async def encode(self, resident: Resident, call: Call, ticket: Ticket) -> Answer:
-        """Runs a call.
+    async def run(self, resident: Resident, call: Call, ticket: Ticket) -> Answer:
+        """Runs a call of any task.
 
         Raises:
             ApiError: QUEUE_FULL, DEADLINE_EXCEEDED, or what the model says of the input.
@@ -117,30 +140,71 @@ class Engine:
             cost = exact
             self._submit(resident, prepared, ticket)
             await ticket.done
+            # Still one of the model's calls: it must not be unloaded before its answer has been made of the outputs.
+            return _answer(resident.model, call, prepared, ticket)
         finally:
             self.queued_tokens -= cost
             if timer is not None:
                 timer.cancel()
             resident.calls -= 1
-            self._unload_if_over(resident)
-        return _answer(ticket, prepared)
+            self._left(resident)
 
     def unload(self, model_id: ModelId) -> None:
         """Takes a model out; its memory comes back after the last call that is running on it."""
         resident = self.residency.forget(model_id)
         if resident is not None:
             resident.retired = True
+            self.room.leaving(resident)
             self._unload_if_over(resident)
 
+    def _left(self, resident: Resident) -> None:
+        """A call has ended."""
+        resident.used_s = self.clock()
+        self._unload_if_over(resident)
+        if not resident.calls and self.room.waiting:
+            self.room.look_again()
+
     def _unload_if_over(self, resident: Resident) -> None:
-        if resident.retired and not resident.calls:
-            self._executor.forget(resident.scheduler)
-            resident.scheduler.retire()
+        if not resident.retired or resident.calls:
+            return
+        self._executor.forget(resident.scheduler)
+        # No daemon: a process that exits while an engine frees its memory may crash.
+        thread = threading.Thread(target=self._close, args=(resident,), name=f"unload-{resident.spec.id}", daemon=False)
+        self._unloading = [*(one for one in self._unloading if one.is_alive()), thread]
+        thread.start()
+
+    def _close(self, resident: Resident) -> None:
+        """In a thread of its own; where a batch that nobody waits for is still running, the device's thread closes."""
+
+        def closed() -> None:
+            machine.give_back()
+            self.room.gone(resident)
             logger.info(EVENT_MODEL_UNLOADED, extra={"fields": {"model": resident.spec.id}})
+
+        resident.scheduler.retire(closed)
+
+    def _evict(self, claims: Sequence[Claim]) -> None:
+        """In any thread. Only the loop's knows which models are in use at this moment."""
+        with suppress(RuntimeError):  # the loop has ended, and with it everything that was loaded
+            self.loop.call_soon_threadsafe(self._send_away, claims)
+
+    def _send_away(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            if claim.use is not None and self.residency.states().get(claim.model_id) is claim.use:
+                self.metrics.evicted.add(claim.model_id)
+                self.unload(claim.model_id)
+
+    def _sweep(self, idle_s: float) -> None:
+        """Unloads what nobody uses, and looks again later."""
+        claims = {claim.number: claim for claim in self.room.claims()}
+        unused = stale([claim.held() for claim in claims.values()], idle_s=idle_s, now_s=self.clock())
+        self._send_away([claims[number] for number in unused])
+        self.loop.call_later(idle_s / _LOOKS, self._sweep, idle_s)
 
     def _queue(self, model_id: ModelId, model: Model) -> Scheduler:
         """In a loading thread."""
-        return Scheduler(model_id, model, budget_tokens=self.limits.batch_tokens)
+        own = self.limits.batch_tokens if model.batch_tokens is None else model.batch_tokens
+        return Scheduler(model_id, model, budget_tokens=min(own, self.limits.batch_tokens))
 
     def _admit(self, estimate: int) -> int:
         """Adds the call's share. An empty queue takes a call of any size: else it could never run."""
@@ -196,11 +260,12 @@ class Engine:
             self.metrics.tokens.add(model_id, by=tokens)
 
 
-def _answer(ticket: Ticket, prepared: Sequence[Prepared]) -> Answer:
+def _answer(model: Model, call: Call, prepared: Sequence[Prepared], ticket: Ticket) -> Answer:
     """A call whose items all failed in the same way fails as a whole, so that its status says so."""
-    results = [result for result in ticket.results if result is not None]
+    outputs = [output for output in ticket.results if output is not None]
+    results = model.finish(call, prepared, outputs)
     errors = [result for result in results if isinstance(result, ApiError)]
     if errors and len(errors) == len(results) and len({error.code for error in errors}) == 1:
         raise errors[0]
-    truncated = [index for index, item in enumerate(prepared) if item.truncated]
+    truncated = sorted({sequence.item for sequence in prepared if sequence.truncated and sequence.item >= 0})
     return Answer(results, truncated, ticket.stamps)

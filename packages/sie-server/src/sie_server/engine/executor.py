@@ -1,7 +1,7 @@
-"""The threads that own the device: one per stream, each taking the batch of whoever has waited longest.
+"""The threads that own the device: one per stream, each taking the next batch of whoever has had least of it.
 
-A thread that is free takes what waits at that moment and runs it; nothing is timed. A batch that fails is
-run again in halves, so that one bad item fails alone and an answer that did not fit in memory may fit in
+A thread that is free takes what waits at that moment and runs it; nothing is timed. Whose turn it is among several
+models, `fairness` says; which of a model's jobs, `batcher`. A batch that fails is run again in halves, so that one bad item fails alone and an answer that did not fit in memory may fit in
 two; results go to `deliver`, which puts them back on the event loop.
 """
 
@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from msgspec import Struct
 
 from sie_core.errors import ApiError
-from sie_server.engine.jobs import Job, Result
+from sie_server.engine.fairness import Shares
+from sie_server.engine.jobs import Job, Outcome
+from sie_server.engine.memory import is_out_of_memory
 from sie_server.engine.scheduler import Scheduler, Taken
 from sie_server.models.calls import Model
 from sie_server.observability import EVENT_BATCH_FAILED
@@ -26,9 +28,18 @@ class Finished(Struct, frozen=True):
 
     scheduler: Scheduler
     taken: Taken
-    results: Sequence[Result]
+    results: Sequence[Outcome]
     started_s: float
     ended_s: float
+
+
+class _Turn(Struct, frozen=True):
+    """A batch that a thread has picked; `charged_s`: of device time, until it is known what it took."""
+
+    scheduler: Scheduler
+    taken: Taken
+    tokens: int
+    charged_s: float
 
 
 class Executor:
@@ -41,6 +52,7 @@ class Executor:
         self._clock = clock
         self._ready = threading.Condition()
         self._schedulers: list[Scheduler] = []
+        self._shares: Shares[Scheduler] = Shares()
         self._idle = 0
         self._closing = False
         self._threads = [
@@ -64,51 +76,63 @@ class Executor:
         """No job is submitted to it any more."""
         with self._ready:
             self._schedulers = [kept for kept in self._schedulers if kept is not scheduler]
+            self._shares.forget(scheduler)
 
     def submit(self, scheduler: Scheduler, jobs: Sequence[Job]) -> None:
         """Queues jobs. A scheduler is known from its first job on: one that never gets any is held by nobody here."""
-        scheduler.add(jobs)
         with self._ready:
             if scheduler not in self._schedulers:
                 self._schedulers = [*self._schedulers, scheduler]
+            if not len(scheduler):
+                self._shares.wake(scheduler)
+            scheduler.add(jobs)
             self._ready.notify(min(len(jobs), len(self._threads)))
 
     def _serve(self, stream: int) -> None:
         while True:
             with self._ready:
-                while (picked := self._pick()) is None:
+                while (turn := self._pick()) is None:
                     if self._closing:
                         return
                     self._idle += 1
                     self._ready.wait()
                     self._idle -= 1
-            scheduler, taken = picked
-            started_s = self._clock()
-            results = run_split(scheduler.model, taken.batch, stream=stream)
-            ended_s = self._clock()
-            if taken.batch:
-                scheduler.ran()
-            self._deliver(Finished(scheduler, taken, results, started_s, ended_s))
+            self._run(turn, stream)
 
-    def _pick(self) -> tuple[Scheduler, Taken] | None:
-        """A batch of the model whose oldest job has waited longest."""
+    def _run(self, turn: _Turn, stream: int) -> None:
+        """Apart from the loop, so that a thread that waits for work keeps no model in memory."""
+        scheduler, taken = turn.scheduler, turn.taken
+        started_s = self._clock()
+        results = run_split(scheduler.model, taken.batch, stream=stream)
+        ended_s = self._clock()
+        if taken.batch:
+            with self._ready:
+                took_s = ended_s - started_s
+                self._shares.end(scheduler, charged_s=turn.charged_s, tokens=turn.tokens, took_s=took_s)
+            scheduler.ran()
+        self._deliver(Finished(scheduler, taken, results, started_s, ended_s))
+
+    def _pick(self) -> _Turn | None:
+        """A batch of the model that has had least of the device."""
         if self._closing:
             return None
-        ages = ((scheduler.oldest_s(), index) for index, scheduler in enumerate(self._schedulers))
-        for _, index in sorted((oldest_s, index) for oldest_s, index in ages if oldest_s is not None):
-            scheduler = self._schedulers[index]
+        ages = ((scheduler, scheduler.oldest_s()) for scheduler in self._schedulers)
+        for scheduler in self._shares.order((one, oldest_s) for one, oldest_s in ages if oldest_s is not None):
             taken = scheduler.take(self._clock(), share=1 + self._idle)
-            if taken.batch or taken.dropped:
-                return scheduler, taken
+            if taken.batch:
+                tokens = sum(job.tokens for job in taken.batch)
+                return _Turn(scheduler, taken, tokens, self._shares.begin(scheduler, tokens))
+            if taken.dropped:
+                return _Turn(scheduler, taken, 0, 0.0)
         return None
 
 
-def run_split(model: Model, batch: Sequence[Job], *, stream: int) -> list[Result]:
+def run_split(model: Model, batch: Sequence[Job], *, stream: int) -> list[Outcome]:
     """Each job's output, or the error that it alone has."""
     if not batch:
         return []
     try:
-        outputs: list[Result] = list(model.run([job.prepared for job in batch], stream=stream))
+        outputs: list[Outcome] = list(model.run([job.prepared for job in batch], stream=stream))
         if len(outputs) == len(batch):
             return outputs
         raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(batch)} items")
@@ -128,7 +152,7 @@ def _as_answer(error: Exception, job: Job) -> ApiError:
     match error:
         case ApiError():
             return error
-        case MemoryError():
+        case _ if is_out_of_memory(error):
             return ApiError(
                 "RESOURCE_EXHAUSTED", f"an item of {job.tokens} tokens does not fit in memory, alone as well"
             )

@@ -1,6 +1,6 @@
-"""One call on its way through the engine: its items as jobs, when it passed where, and who still waits.
+"""One call on its way through the engine: its sequences as jobs, when it passed where, and who still waits.
 
-A `Ticket` is one call, a `Job` one of its items. Tickets belong to the event loop's thread; device
+A `Ticket` is one call, a `Job` one of its sequences. Tickets belong to the event loop's thread; device
 threads read `wanted` and nothing else of them.
 """
 
@@ -12,7 +12,8 @@ from sie_core.errors import ApiError
 from sie_core.http.respond import CallerGone
 from sie_server.models.calls import Output, Prepared
 
-Result = Output | ApiError
+Outcome = Output | ApiError
+"""What became of one sequence."""
 
 
 class Stamps(Struct):
@@ -44,21 +45,23 @@ class Ticket:
 
     Attributes:
         deadline_s: after this nobody waits any more; None for as long as the caller stays on the line.
-        results: one per item, in the items' order.
-        done: resolves when every item has its result; fails with `CallerGone`, or `ApiError` at the deadline.
+        results: one per sequence, in their order.
+        done: resolves when every sequence has its result; fails with `CallerGone`, or `ApiError` at the deadline.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, *, arrived_s: float, deadline_s: float | None = None) -> None:
         self.stamps = Stamps(arrived_s)
         self.deadline_s = deadline_s
         self.done: asyncio.Future[None] = loop.create_future()
-        self.results: list[Result | None] = []
+        self.results: list[Outcome | None] = []
         self._left = 0
         self._gone = False
 
     def expect(self, items: int) -> None:
         self.results = [None] * items
         self._left = items
+        if not items and not self.done.done():
+            self.done.set_result(None)
 
     def wanted(self, now_s: float) -> bool:
         return not self._gone and (self.deadline_s is None or now_s < self.deadline_s)
@@ -71,7 +74,7 @@ class Ticket:
         """The caller's deadline has come."""
         self._fail(late())
 
-    def settle(self, index: int, result: Result) -> None:
+    def settle(self, index: int, result: Outcome) -> None:
         if self.results[index] is None:
             self.results[index] = result
             self._left -= 1
@@ -92,7 +95,7 @@ def late() -> ApiError:
 
 
 class Job(Struct, eq=False):
-    """One item that waits for the device."""
+    """One sequence that waits for the device."""
 
     prepared: Prepared
     ticket: Ticket

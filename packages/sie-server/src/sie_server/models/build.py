@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from sie_core.catalog.derive import CONFIG, Derived, derive
-from sie_core.catalog.spec import ModelSpec
-from sie_server.models.backbones.bert import bert, read_config
-from sie_server.models.calls import LoadError, Precision
+from sie_core.catalog.spec import DenseHead, ModelSpec
+from sie_core.wire.messages import OutputType
+from sie_server.models.backbones.known import BACKBONES, Backbone
+from sie_server.models.calls import LoadError, Precision, Task, Wanted
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
-from sie_server.models.model import Encoder, LoadedModel
+from sie_server.models.heads.head import HIDDEN, Head
+from sie_server.models.heads.pooled import Pooled
+from sie_server.models.model import LoadedModel, Tower
 from sie_server.models.prompts import Prompts
+from sie_server.models.tasks.encode import EncodeTexts
+from sie_server.models.tasks.task import Task as TaskOf
 from sie_server.models.tokenizing import TextTokenizer, load_tokenizer
 
 T = TypeVar("T")
@@ -40,8 +45,9 @@ def load(
     """
     derived = _derived(spec, folder)
     at = folder / derived.folder
+    backbone = BACKBONES[derived.architecture]
     checkpoint = open_checkpoint(at)
-    config = read_config((at / CONFIG).read_bytes())
+    config = backbone.read((at / CONFIG).read_bytes())
     tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
     # Here and not above: the tokenizer is read while the engine is imported.
@@ -49,21 +55,41 @@ def load(
 
     when_imported()
     ops = OpenvinoOps(checkpoint, precision_for(precision))
-    graph = ops.compiled(bert(ops, config, prefix=_prefix(checkpoint)), streams=streams, threads=threads)
-    return _model(derived, tokenizer.result(), graph)
-
-
-def _model(derived: Derived, tokenizer: TextTokenizer, encoder: Encoder) -> LoadedModel:
+    hidden = backbone.build(ops, config, _prefix(backbone, checkpoint))
+    ops.output(HIDDEN, hidden)
+    heads = _heads(derived)
+    for head in heads.values():
+        head.build(ops, hidden)
+    network = ops.compiled(streams=streams, threads=threads)
     return LoadedModel(
-        name=derived.given.id,
-        dims={"dense": derived.dim},
+        name=spec.id,
+        dims=_dims(derived),
         max_tokens=derived.max_tokens,
-        tokenizer=tokenizer,
-        prompts=Prompts(derived.query, derived.document, derived.given.default_instruction),
-        encoder=encoder,
-        pooling=derived.pooling,
-        normalize=derived.normalize,
+        text=Tower(network, heads),
+        tasks=_tasks(derived, tokenizer.result()),
     )
+
+
+def _heads(derived: Derived) -> dict[Wanted, Head]:
+    heads: dict[Wanted, Head] = {}
+    if derived.dense is not None and derived.dense.pooling is not None:
+        heads["dense"] = Pooled(derived.dense.pooling)
+    return heads
+
+
+def _dims(derived: Derived) -> dict[OutputType, int]:
+    heads: dict[OutputType, DenseHead | None] = {"dense": derived.dense}
+    return {name: head.dim for name, head in heads.items() if head is not None and head.dim is not None}
+
+
+def _tasks(derived: Derived, tokenizer: TextTokenizer) -> dict[Task, TaskOf]:
+    spec = derived.given
+    tasks: dict[Task, TaskOf] = {}
+    if dims := _dims(derived):
+        prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
+        normalize = derived.dense is not None and bool(derived.dense.normalize)
+        tasks["encode"] = EncodeTexts(spec.id, dims, tokenizer, prompts, normalize)
+    return tasks
 
 
 def _derived(spec: ModelSpec, folder: Path) -> Derived:
@@ -77,9 +103,9 @@ def _derived(spec: ModelSpec, folder: Path) -> Derived:
         raise LoadError(f"`{spec.id}` in `{folder}`: {error}") from error
 
 
-def _prefix(checkpoint: Checkpoint) -> str:
-    """Checkpoints of models with a task's head keep the encoder under a name of its own."""
-    return "bert." if "bert.embeddings.word_embeddings.weight" in checkpoint else ""
+def _prefix(backbone: Backbone, checkpoint: Checkpoint) -> str:
+    """The one that the checkpoint has; the first where it has none, so that what is missing is named."""
+    return next((prefix for prefix in backbone.prefixes if prefix + backbone.probe in checkpoint), backbone.prefixes[0])
 
 
 class _Meanwhile(Generic[T]):

@@ -1,7 +1,11 @@
-"""What the engine and a model say to each other: calls, prepared items, outputs, and the `Model` protocol.
+"""What the engine and a model say to each other: calls, prepared sequences, outputs, and the `Model` protocol.
 
-Nothing here computes. `build.load` makes a `Model`; the engine calls `prepare` from any thread and
+Nothing here computes. `build.load` makes a `Model`; the engine calls `prepare` and `finish` from any thread and
 `run` from one thread per stream.
+
+A call is about items; what runs are sequences. One item is one sequence for an embedding, a pair of it and
+the query for a cross-encoder, a pair for each label for zero-shot classification. `prepare` makes the sequences,
+`finish` makes the items' results of what they became.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +15,16 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
 
 Precision = Literal["f32", "bf16"]
 """What the linear layers compute in; outputs are float32 either way."""
+
+Task = Literal["encode", "score", "extract"]
+
+Wanted = Literal["dense", "sparse", "multivector", "logits", "spans"]
+"""What can be read off a pass: the outputs of `encode`, and what scores and extractions are made of."""
 
 
 class LoadError(Exception):
@@ -29,43 +39,103 @@ class LoadError(Exception):
 
 
 @dataclass(frozen=True)
-class Call:
-    """One call's items and what is asked of them; the variant's options are already merged in.
+class Picture:
+    """A picture as it came: `data` is a file's bytes (JPEG, PNG, …)."""
+
+    data: bytes
+
+
+Input = str | Picture
+"""One item's content."""
+
+
+@dataclass(frozen=True)
+class Encode:
+    """Items to vectors; the variant's options are already merged in.
 
     Attributes:
-        texts: one per item, in the order of the answer; may be empty strings.
+        inputs: one per item, in the order of the answer; texts may be empty.
         outputs: what every item's `Output` must hold.
-        is_query: whether the texts are queries (else documents), where the model tells them apart.
+        is_query: whether the items are queries (else documents), where the model tells them apart.
         instruction: overrides the model's default instruction; None leaves it.
-        options: the rest of `params.options`, as on the wire; a name no head knows is an `INVALID_INPUT`.
+        options: the rest of `params.options`, as on the wire; a name no part of the model knows is an `INVALID_INPUT`.
+        variant: which of the spec's variants; None: the model as it is.
     """
 
-    texts: tuple[str, ...]
+    inputs: tuple[Input, ...]
     outputs: tuple[OutputType, ...] = ("dense",)
     is_query: bool = False
     instruction: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well each item answers the query; attributes as of `Encode`."""
+
+    query: Input
+    inputs: tuple[Input, ...]
+    instruction: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class Extract:
+    """What is in each item; attributes as of `Encode`.
+
+    Attributes:
+        labels: what to look for; a model that needs them and has none says so.
+        schema: `output_schema` of the wire, for models that read one.
+    """
+
+    inputs: tuple[Input, ...]
+    labels: tuple[str, ...] = ()
+    schema: Mapping[str, object] | None = None
+    instruction: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
+    variant: str | None = None
+
+
+Call = Encode | Score | Extract
+
+TASK_OF: Mapping[type, Task] = {Encode: "encode", Score: "score", Extract: "extract"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One item, tokenised: what a batch is made of.
+    """One sequence, tokenised: what a batch is made of.
 
     Attributes:
-        ids: (tokens,) int32, special tokens included.
+        ids: (tokens,) int32, special tokens included; zeros for a picture's patches.
         truncated: true when the text was longer than the model takes.
-        outputs: as in its call.
+        wanted: what is read off its pass.
+        item: which of the call's items it belongs to; -1 for a query that is a sequence of its own.
+        types: (tokens,) int32 token types; None where all are 0.
+        is_query: as in its call.
         normalized: whether its dense vector is scaled to length 1.
+        unpooled: so many tokens at its start are left out of a mean: an instruction's.
+        patches: (tokens, values) float32 of a picture, one row a token; None for a text.
+        lora: the LoRA that its linear layers use; None for the model as it is.
+        detail: what its own task must remember of it, for `finish` or a head.
     """
 
     ids: NDArray[np.int32]
     truncated: bool
-    outputs: tuple[OutputType, ...]
-    normalized: bool
+    wanted: tuple[Wanted, ...]
+    item: int = 0
+    types: NDArray[np.int32] | None = None
+    is_query: bool = False
+    normalized: bool = True
+    unpooled: int = 0
+    patches: NDArray[np.float32] | None = None
+    lora: str | None = None
+    detail: object = None
 
     @property
     def tokens(self) -> int:
-        """The item's cost, and the length batches are grouped by."""
+        """The sequence's cost, and the length batches are grouped by."""
         return len(self.ids)
 
 
@@ -80,16 +150,58 @@ class SparseVector:
 
 @dataclass(frozen=True)
 class Output:
-    """One item's outputs; None for what was not asked.
+    """What was read off one sequence's pass; None for what was not wanted.
 
     Attributes:
         dense: (dims,) float32.
         multivector: (tokens, dims) float32.
+        logits: (labels,) float32.
+        spans: what the spans head found, for the task that asked.
     """
 
     dense: NDArray[np.float32] | None = None
     sparse: SparseVector | None = None
     multivector: NDArray[np.float32] | None = None
+    logits: NDArray[np.float32] | None = None
+    spans: object = None
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A stretch of the text: characters `start` to `end`, exclusive."""
+
+    text: str
+    label: str
+    score: float
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Relation:
+    head: str
+    tail: str
+    relation: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Classification:
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What an item holds; classifications best first."""
+
+    entities: tuple[Entity, ...] = ()
+    relations: tuple[Relation, ...] = ()
+    classifications: tuple[Classification, ...] = ()
+
+
+Result = Output | float | Extracted | ApiError
+"""What an item of `Encode`, of `Score`, of `Extract` becomes, or why it has none."""
 
 
 class Model(Protocol):
@@ -100,7 +212,7 @@ class Model(Protocol):
 
     @property
     def dims(self) -> Mapping[OutputType, int]:
-        """The outputs it has, with their sizes."""
+        """The outputs of `encode`, with their sizes."""
         ...
 
     @property
@@ -129,9 +241,13 @@ class Model(Protocol):
         """One forward pass over a batch, in its order; two calls at once must name different streams.
 
         Args:
-            batch: at least one item.
+            batch: at least one sequence; of any calls.
             stream: 0 to the streams asked for at load, exclusive.
         """
+        ...
+
+    def finish(self, call: Call, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
+        """One result per item of the call, in its order; an item whose sequence failed has its error."""
         ...
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A loaded model: tokenizer, graph and head behind the engine's `Model` protocol."""
+"""A loaded model: a network with its heads, and the tasks it does, behind the engine's `Model` protocol."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,23 +7,33 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sie_core.catalog.spec import Pooling
 from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
-from sie_server.models.calls import Call, Output, Precision, Prepared
-from sie_server.models.heads.pooled import normalized, pooled
+from sie_server.models.calls import (
+    TASK_OF,
+    Call,
+    Encode,
+    Extract,
+    Input,
+    Output,
+    Precision,
+    Prepared,
+    Result,
+    Score,
+    Task,
+    Wanted,
+)
+from sie_server.models.heads.head import Head, Pass
 from sie_server.models.ops.plan import Plan, plan_batch
-from sie_server.models.prompts import Prompts
-from sie_server.models.tokenizing import TextTokenizer
-from sie_server.models.tokens import pack
+from sie_server.models.tasks.task import Task as TaskOf
+from sie_server.models.tokens import pack_prepared
 
-_OPTIONS: Final = ("normalize",)
-_BYTES_PER_TOKEN: Final = 4
+_CHARACTERS_PER_TOKEN: Final = 4
 _SPECIAL_TOKENS: Final = 2
 
 
-class Encoder(Protocol):
-    """A compiled backbone: a batch's plan to its last hidden state."""
+class Network(Protocol):
+    """A compiled backbone with its heads: a batch's plan to arrays."""
 
     @property
     def precision(self) -> Precision: ...
@@ -31,8 +41,8 @@ class Encoder(Protocol):
     @property
     def memory_bytes(self) -> int: ...
 
-    def run(self, plan: Plan, *, stream: int) -> NDArray[np.float32]:
-        """(T, width), good until the stream's next run."""
+    def run(self, plan: Plan, *, stream: int) -> Mapping[str, NDArray[np.float32]]:
+        """By name, good until the stream's next run."""
         ...
 
     def settle(self) -> None:
@@ -43,74 +53,95 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True)
+class Tower:
+    """A network and what is read off its passes."""
+
+    network: Network
+    heads: Mapping[Wanted, Head]
+
+    def run(self, items: Sequence[Prepared], *, stream: int) -> list[Output]:
+        tokens = pack_prepared(items)
+        done = Pass(items, tokens.starts, self.network.run(plan_batch(tokens), stream=stream))
+        wanted = dict.fromkeys(name for item in items for name in item.wanted)
+        found = {name: self.heads[name].read(done) for name in wanted}
+        return [Output(**{name: found[name][index] for name in item.wanted}) for index, item in enumerate(items)]
+
+
+@dataclass(frozen=True)
 class LoadedModel:
     """See `calls.Model`.
 
     Attributes:
         name: the model's id, for messages.
-        dims: the outputs it has, with their sizes.
-        max_tokens: longest item, special tokens included.
-        tokenizer: texts to ids.
-        prompts: what is put around a text.
-        encoder: ids to hidden states.
-        pooling: how an item's hidden states become one vector.
-        normalize: whether its length is made 1, when a call does not say.
+        dims: the outputs of `encode`, with their sizes.
+        max_tokens: longest sequence, special tokens included.
+        text: what texts go through.
+        tasks: what it does.
+        pictures: what pictures go through, if it takes any.
     """
 
     name: str
     dims: Mapping[OutputType, int]
     max_tokens: int
-    tokenizer: TextTokenizer
-    prompts: Prompts
-    encoder: Encoder
-    pooling: Pooling
-    normalize: bool
+    text: Tower
+    tasks: Mapping[Task, TaskOf]
+    pictures: Tower | None = None
 
     @property
     def precision(self) -> Precision:
-        return self.encoder.precision
+        return self.text.network.precision
 
     @property
     def memory_bytes(self) -> int:
-        return self.encoder.memory_bytes
+        return sum(tower.network.memory_bytes for tower in self._towers)
 
     def estimate_tokens(self, call: Call) -> int:
         """From the texts' lengths alone, four characters a token: most English has four and a half."""
-        return sum(min(len(text) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS, self.max_tokens) for text in call.texts)
+        match call:
+            case Encode(inputs=inputs):
+                return sum(self._estimate(one) for one in inputs)
+            case Score(query=query, inputs=inputs):
+                return sum(self._estimate(query, one) for one in inputs)
+            case Extract(inputs=inputs, labels=labels):
+                return sum(self._estimate(one, *labels) for one in inputs)
 
     def prepare(self, call: Call) -> list[Prepared]:
-        outputs = self._outputs(call)
-        normalize = self._normalize(call)
-        texts = [self.prompts.shape(text, is_query=call.is_query, instruction=call.instruction) for text in call.texts]
-        return [
-            Prepared(ids=item.ids, truncated=item.truncated, outputs=outputs, normalized=normalize)
-            for item in self.tokenizer(texts)
-        ]
+        return self._task(call).prepare(call)
 
     def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
-        tokens = pack([item.ids for item in batch])
-        hidden = self.encoder.run(plan_batch(tokens), stream=stream)
-        vectors = pooled(hidden[: len(tokens.ids)], tokens.starts, self.pooling)
-        units = normalized(vectors) if any(item.normalized for item in batch) else vectors
-        # Each item owns its vector: a slow reader must not keep the whole batch alive.
-        return [Output(dense=(units if item.normalized else vectors)[index].copy()) for index, item in enumerate(batch)]
+        if self.pictures is None or all(item.patches is None for item in batch):
+            return self.text.run(batch, stream=stream)
+        outputs: dict[int, Output] = {}
+        for tower, of_pictures in ((self.text, False), (self.pictures, True)):
+            chosen = [index for index, item in enumerate(batch) if (item.patches is not None) == of_pictures]
+            if chosen:
+                found = tower.run([batch[index] for index in chosen], stream=stream)
+                outputs.update(zip(chosen, found, strict=True))
+        return [outputs[index] for index in range(len(batch))]
+
+    def finish(self, call: Call, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
+        return self._task(call).finish(call, prepared, outputs)
+
+    def settle(self) -> None:
+        """Waits until it is as fast as it will be."""
+        for tower in self._towers:
+            tower.network.settle()
 
     def close(self) -> None:
-        self.encoder.close()
+        for tower in self._towers:
+            tower.network.close()
 
-    def _outputs(self, call: Call) -> tuple[OutputType, ...]:
-        for output in call.outputs:
-            if output not in self.dims:
-                have = ", ".join(f"`{name}`" for name in self.dims)
-                raise ApiError("OUTPUT_UNSUPPORTED", f"model `{self.name}` has no `{output}` output", f"it has {have}")
-        return call.outputs
+    @property
+    def _towers(self) -> tuple[Tower, ...]:
+        return (self.text,) if self.pictures is None else (self.text, self.pictures)
 
-    def _normalize(self, call: Call) -> bool:
-        for name in call.options:
-            if name not in _OPTIONS:
-                known = ", ".join(f"`{option}`" for option in _OPTIONS)
-                raise ApiError("INVALID_INPUT", f"model `{self.name}` has no option `{name}`", f"it has {known}")
-        wanted = call.options.get("normalize", self.normalize)
-        if not isinstance(wanted, bool):
-            raise ApiError("INVALID_INPUT", f"option `normalize` is `{wanted}`: want true or false")
-        return wanted
+    def _task(self, call: Call) -> TaskOf:
+        name = TASK_OF[type(call)]
+        if name not in self.tasks:
+            have = ", ".join(f"`{task}`" for task in self.tasks)
+            raise ApiError("INVALID_INPUT", f"model `{self.name}` does not declare the task `{name}`", f"it has {have}")
+        return self.tasks[name]
+
+    def _estimate(self, *parts: Input) -> int:
+        characters = sum(len(part) for part in parts if isinstance(part, str))
+        return min(characters // _CHARACTERS_PER_TOKEN + _SPECIAL_TOKENS, self.max_tokens)

@@ -1,4 +1,4 @@
-"""Packed batches: the items' tokens end to end, without padding."""
+"""Packed batches: the sequences' tokens end to end, without padding."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,33 +6,49 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sie_server.models.calls import Prepared
+
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """Some items' tokens.
+    """Some sequences' tokens.
 
     Attributes:
-        ids: (tokens,) int32, the items end to end.
-        starts: (items + 1,) int32; item `i` is `ids[starts[i]:starts[i + 1]]`.
+        ids: (tokens,) int32, the sequences end to end.
+        starts: (sequences + 1,) int32; sequence `i` is `ids[starts[i]:starts[i + 1]]`.
+        types: (tokens,) int32; None where all are 0.
+        patches: (tokens, values) float32 of pictures; None for texts.
     """
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int32]
+    types: NDArray[np.int32] | None = None
+    patches: NDArray[np.float32] | None = None
 
     @property
     def lengths(self) -> NDArray[np.int32]:
-        """(items,) int32."""
+        """(sequences,) int32."""
         return np.diff(self.starts)
 
 
 def pack(items: Sequence[NDArray[np.int32]]) -> TokenBatch:
-    """The items one after another.
+    """Ids one after another.
 
     Raises:
-        ValueError: no items, or one without tokens: it would have no mean and no first token.
+        ValueError: no sequences, or one without tokens: it would have no mean and no first token.
     """
     starts = np.zeros(len(items) + 1, np.int32)
     np.cumsum([len(ids) for ids in items], out=starts[1:])
     if not items or np.any(starts[1:] == starts[:-1]):
-        raise ValueError(f"a batch of {len(items)} items has one without tokens")
+        raise ValueError(f"a batch of {len(items)} sequences has one without tokens")
     return TokenBatch(np.concatenate(items, dtype=np.int32), starts)
+
+
+def pack_prepared(items: Sequence[Prepared]) -> TokenBatch:
+    """Sequences one after another, with all that they have; either all are pictures or none is."""
+    packed = pack([item.ids for item in items])
+    types = None
+    if any(item.types is not None for item in items):
+        types = np.concatenate([np.zeros_like(item.ids) if item.types is None else item.types for item in items])
+    patches = [item.patches for item in items if item.patches is not None]
+    return TokenBatch(packed.ids, packed.starts, types, np.concatenate(patches) if patches else None)

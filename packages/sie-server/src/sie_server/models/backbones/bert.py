@@ -4,16 +4,15 @@ Follows transformers 5.23 `models/bert/modeling_bert.py` (`BertModel`, without i
 sentence vectors do not use).
 """
 
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from sie_server.models.calls import LoadError
+from sie_server.models.ops.plan import IDS, POSITIONS, TYPES
 from sie_server.models.ops.protocol import Activation, Ops
 
 X = TypeVar("X")
-
-ARCHITECTURE: Final = "bert"
 
 
 class BertConfig(msgspec.Struct, frozen=True):
@@ -52,7 +51,7 @@ def read_config(data: bytes) -> BertConfig:
     return config
 
 
-def bert(ops: Ops[X], config: BertConfig, *, prefix: str = "") -> X:
+def bert(ops: Ops[X], config: BertConfig, prefix: str = "") -> X:
     """The last hidden state, (T, hidden).
 
     Args:
@@ -69,8 +68,8 @@ def _embeddings(ops: Ops[X], config: BertConfig, at: str) -> X:
     words = ops.weight(at + "word_embeddings.weight", (config.vocab_size, width))
     positions = ops.weight(at + "position_embeddings.weight", (config.max_position_embeddings, width))
     types = ops.weight(at + "token_type_embeddings.weight", (config.type_vocab_size, width))
-    typed = ops.add(ops.embedding(words, ops.ids), ops.row(types, 0))
-    placed = ops.add(typed, ops.embedding(positions, ops.positions))
+    typed = ops.add(ops.gather(words, ops.feed(IDS)), ops.gather(types, ops.feed(TYPES)))
+    placed = ops.add(typed, ops.gather(positions, ops.feed(POSITIONS)))
     return _norm(ops, config, placed, at + "LayerNorm")
 
 

@@ -1,7 +1,8 @@
 """What an engine must know of one batch, as arrays of a few round sizes.
 
 Linear layers see tokens end to end; attention sees a grid of items × positions. All that depends on
-the items' lengths is in here, so that a graph has no sizes in it.
+the items' lengths is in here, so that a graph has no sizes in it. A backbone that needs more of the kind
+(relative positions, say) names a `Feed` of its own.
 
 T is the tokens and G the longest item's tokens, both rounded up, and S the items. Rounded because
 OpenVINO keeps something for every size that it has met: half a megabyte for a T and more for a G, on
@@ -9,7 +10,8 @@ each stream, so that memory would grow with the traffic. For an S it keeps next 
 item that is not there would cost a whole attention.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,24 +31,79 @@ MASKED: Final = np.float32(-1e9)
 
 @dataclass(frozen=True)
 class Plan:
-    """The inputs of a graph.
+    """One batch.
 
     Attributes:
+        tokens: the batch as it is, unrounded.
         ids: (T,) int32 token ids, padded with 0.
+        types: (T,) int32 token types, likewise.
         positions: (T,) int32, from 0 in each item.
         rows: (S, G) int32, which token is in a cell; 0 where none is.
         back: (T,) int32, which cell of the flattened grid a token is in.
         mask: (S, 1, 1, G) float32, 0 where a token is and `MASKED` elsewhere.
+        patches: (T, values) float32 of pictures; None for texts.
     """
 
+    tokens: TokenBatch
     ids: NDArray[np.int32]
+    types: NDArray[np.int32]
     positions: NDArray[np.int32]
     rows: NDArray[np.int32]
     back: NDArray[np.int32]
     mask: NDArray[np.float32]
+    patches: NDArray[np.float32] | None = None
 
-    def inputs(self) -> Mapping[str, NDArray[Any]]:
-        return vars(self)
+    @property
+    def grid(self) -> int:
+        """G."""
+        return int(self.rows.shape[1])
+
+
+@dataclass(frozen=True)
+class Feed:
+    """An input of a network that depends on the batch.
+
+    Attributes:
+        name: one name, one feed.
+        shape: -1 for what depends on the batch.
+        make: the array, float32 or int32 as `kind` says, of a plan.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: type[np.float32] | type[np.int32]
+    make: Callable[[Plan], NDArray[Any]]
+
+
+IDS: Final = Feed("ids", (-1,), np.int32, lambda plan: plan.ids)
+TYPES: Final = Feed("types", (-1,), np.int32, lambda plan: plan.types)
+POSITIONS: Final = Feed("positions", (-1,), np.int32, lambda plan: plan.positions)
+ROWS: Final = Feed("rows", (-1, -1), np.int32, lambda plan: plan.rows)
+BACK: Final = Feed("back", (-1,), np.int32, lambda plan: plan.back)
+MASK: Final = Feed("mask", (-1, 1, 1, -1), np.float32, lambda plan: plan.mask)
+LAST: Final = Feed("last", (-1,), np.int32, lambda plan: plan.tokens.starts[1:] - 1)
+"""(S,): where each item's last token is."""
+
+FIRST: Final = Feed("first", (-1,), np.int32, lambda plan: plan.tokens.starts[:-1])
+"""(S,): where each item's first token is."""
+
+
+@functools.cache
+def seen_feed(*, causal: bool, window: int | None) -> Feed:
+    """(1, 1, G, G) float32 to add to the scores: which positions a position sees, by their distance alone."""
+    name = "seen" + ("_causal" if causal else "") + (f"_{window}" if window is not None else "")
+    return Feed(name, (1, 1, -1, -1), np.float32, lambda plan: _seen(plan.grid, causal, window))
+
+
+def _seen(grid: int, causal: bool, window: int | None) -> NDArray[np.float32]:
+    at = np.arange(grid, dtype=np.int32)
+    distance = at[:, None] - at
+    hidden = np.zeros((grid, grid), bool)
+    if causal:
+        hidden |= distance < 0
+    if window is not None:
+        hidden |= np.abs(distance) > window
+    return np.where(hidden, MASKED, np.float32(0))[None, None]
 
 
 def plan_batch(batch: TokenBatch) -> Plan:
@@ -60,14 +117,22 @@ def plan_batch(batch: TokenBatch) -> Plan:
     within = np.arange(tokens, dtype=np.int32) - batch.starts[item_of_token]
     seen = np.arange(grid, dtype=np.int32) < lengths[:, None]
 
-    ids, positions, back = np.zeros((3, rounded_tokens), np.int32)
+    ids, types, positions, back = np.zeros((4, rounded_tokens), np.int32)
     ids[:tokens] = batch.ids
+    if batch.types is not None:
+        types[:tokens] = batch.types
     positions[:tokens] = within
     back[:tokens] = item_of_token * np.int32(grid) + within
     rows = np.zeros((items, grid), np.int32)
     rows[seen] = np.arange(tokens, dtype=np.int32)
     mask = np.where(seen, np.float32(0), MASKED)[:, None, None, :]
-    return Plan(ids, positions, rows, back, mask)
+    return Plan(batch, ids, types, positions, rows, back, mask, _padded(batch.patches, rounded_tokens))
+
+
+def _padded(patches: NDArray[np.float32] | None, rows: int) -> NDArray[np.float32] | None:
+    if patches is None or len(patches) == rows:
+        return patches
+    return np.concatenate([patches, np.zeros((rows - len(patches), patches.shape[1]), np.float32)])
 
 
 def round_tokens(tokens: int) -> int:

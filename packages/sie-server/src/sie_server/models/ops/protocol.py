@@ -1,55 +1,126 @@
-"""The operations that backbones are written in.
+"""The operations that backbones and heads are written in.
 
 An engine implements them eagerly or as nodes of a graph; a backbone cannot tell. `X` is the engine's
-own idea of a tensor. Nothing here has a size that depends on a batch: what does is in `plan.Plan`,
-which an engine feeds by itself. An operation enters when a backbone needs it.
+own idea of a tensor. Nothing here has a size that depends on a batch: what does is fed with it, as a `Feed`
+of its plan. An operation enters when a backbone needs it.
 
-Shapes: T tokens of the batch, end to end.
+Shapes: T tokens of the batch, end to end; S items; G the longest item's tokens.
 """
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from sie_server.models.ops.plan import Feed
 
 X = TypeVar("X")
 
-Activation = Literal["gelu"]
-"""`gelu` is the exact one, over the error function."""
+Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid", "quick_gelu"]
+"""`gelu` is the exact one, over the error function; `quick_gelu` is x · sigmoid(1.702 x)."""
 
 
 class Ops(Protocol[X]):
-    """Attributes:
-    ids: (T,) token ids of the batch.
-    positions: (T,) position of each token in its item, from 0.
-    """
+    """What a network is made of."""
 
-    @property
-    def ids(self) -> X: ...
-
-    @property
-    def positions(self) -> X: ...
-
-    def weight(self, name: str, shape: Sequence[int]) -> X:
-        """A tensor of the checkpoint, as float32 whatever it is stored as; `LoadError` where it is not so."""
+    def feed(self, feed: Feed) -> X:
+        """An input that depends on the batch; the same one however often it is asked for."""
         ...
 
-    def row(self, table: X, index: int) -> X:
-        """(rows, width) → (1, width)."""
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has a tensor of that name."""
         ...
 
-    def embedding(self, table: X, ids: X) -> X:
-        """(rows, width), (T,) → (T, width)."""
+    def weight(self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None) -> X:
+        """A tensor of the checkpoint, as float32 whatever it is stored as; `LoadError` where it is not so.
+
+        Args:
+            shape: of the whole tensor.
+            rows: only these of its first axis, end exclusive: one part of a fused layer.
+        """
         ...
 
-    def linear(self, x: X, weight: X, bias: X, *, activation: Activation | None = None) -> X:
-        """(T, in), (out, in), (out,) → (T, out)."""
+    def constant(self, array: NDArray[Any]) -> X:
+        """float32 or int32."""
         ...
 
-    def layer_norm(self, x: X, weight: X, bias: X, *, epsilon: float) -> X:
+    def gather(self, table: X, rows: X) -> X:
+        """(rows, …), (N,) → (N, …): an embedding, or items' tokens."""
+        ...
+
+    def linear(self, x: X, weight: X, bias: X | None = None, *, activation: Activation | None = None) -> X:
+        """(…, in), (out, in), (out,) → (…, out)."""
+        ...
+
+    def layer_norm(self, x: X, weight: X, bias: X | None, *, epsilon: float) -> X:
         """Over the last axis."""
         ...
 
-    def add(self, a: X, b: X) -> X: ...
+    def rms_norm(self, x: X, weight: X, *, epsilon: float) -> X:
+        """Over the last axis: x / sqrt(mean(x²) + epsilon) · weight."""
+        ...
 
-    def attention(self, query: X, key: X, value: X, *, heads: int) -> X:
-        """(T, width) each → (T, width): every token sees the tokens of its own item, both ways."""
+    def activation(self, x: X, kind: Activation) -> X: ...
+
+    def add(self, a: X, b: X) -> X:
+        """Broadcasts as numpy does, as `multiply` does."""
+        ...
+
+    def multiply(self, a: X, b: X) -> X: ...
+
+    def split(self, x: X, sizes: Sequence[int]) -> list[X]:
+        """Along the last axis."""
+        ...
+
+    def concat(self, parts: Sequence[X]) -> X:
+        """Along the last axis."""
+        ...
+
+    def heads(self, x: X, heads: int) -> X:
+        """(T, heads · size) → (T, heads, size)."""
+        ...
+
+    def merged(self, x: X) -> X:
+        """(T, heads, size) → (T, heads · size)."""
+        ...
+
+    def rotary(self, x: X, cosine: X, sine: X, *, heads: int) -> X:
+        """Turns the halves of every head: x · cosine + (-second, first) · sine.
+
+        Args:
+            x: (T, heads · size).
+            cosine: (T, size), both halves written out; `sine` likewise.
+        """
+        ...
+
+    def attention(
+        self,
+        query: X,
+        key: X,
+        value: X,
+        *,
+        heads: int,
+        kv_heads: int | None = None,
+        scale: float | None = None,
+        causal: bool = False,
+        window: int | None = None,
+        bias: X | None = None,
+    ) -> X:
+        """(T, heads · size) each → (T, heads · size): every token sees the tokens of its own item.
+
+        Args:
+            kv_heads: of key and value, each shared by `heads / kv_heads` of the query's; None: as many.
+            scale: of the products; None: size ** -0.5.
+            causal: whether a token sees only itself and those before it.
+            window: a token sees those at a distance of at most this; None: all.
+            bias: (heads, G, G) or (1, heads, G, G), added to the scaled products of every item.
+        """
+        ...
+
+    def item_max(self, x: X) -> X:
+        """(T, width) → (S, width): the largest of each item's tokens."""
+        ...
+
+    def output(self, name: str, x: X) -> None:
+        """Makes it a result of every pass, under that name; float32."""
         ...

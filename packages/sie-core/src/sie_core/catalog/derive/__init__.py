@@ -1,0 +1,180 @@
+"""What a snapshot says of itself: a spec completed from the files that sentence-transformers wrote beside the weights.
+
+`derive` is given a spec and the bytes of the snapshot's small files, and answers the same spec with nothing
+left open, and for every value the file that it came from. A spec's own values come first. What we cannot
+serve is refused by name, with what we can. Reads nothing by itself; not here: the shape of the network,
+which its backbone reads from `config.json`.
+
+Follows sentence-transformers 6.2: `base/model.py` (modules, prompts), `base/modules/transformer.py` (length).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+import msgspec
+
+from sie_core.catalog.derive.dense import complete_dense
+from sie_core.catalog.derive.snapshot import (
+    CONFIG,
+    DEFAULT,
+    LENGTH,
+    MODULES,
+    PROMPTS,
+    SPEC,
+    TOKENIZER,
+    Config,
+    Found,
+    Length,
+    Module,
+    Prompts,
+    Reader,
+    Tokenizer,
+    read_json,
+    within,
+)
+from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec
+
+__all__ = ["CONFIG", "Architecture", "Derived", "Reader", "derive"]
+
+Architecture = Literal["bert"]
+"""`model_type` in `config.json`, of what there is a backbone for."""
+
+_DOCUMENT_PROMPTS: Final = ("document", "passage", "corpus")
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A spec with nothing left open.
+
+    Attributes:
+        given: the spec that was completed.
+        architecture: which backbone.
+        folder: of the snapshot, where `config.json`, the weights and the tokenizer are; "" for its root.
+        lower_case: whether texts are lower-cased before the tokenizer sees them.
+        max_tokens: longest item, special tokens included.
+        dense: the dense head, complete; None where the spec has none.
+        query: template of a query, or None for the text as it is.
+        document: template of a document, likewise.
+        origins: each value's name, as in the spec, and the file that it came from, or `spec`, or `default`.
+    """
+
+    given: ModelSpec
+    architecture: Architecture
+    folder: str
+    lower_case: bool
+    max_tokens: int
+    dense: DenseHead | None
+    query: str | None
+    document: str | None
+    origins: Mapping[str, str]
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The spec as it would have to be written without the snapshot."""
+        return msgspec.structs.replace(
+            self.given, max_tokens=self.max_tokens, dense=self.dense, query=self.query, document=self.document
+        )
+
+
+def derive(spec: ModelSpec, read: Reader) -> Derived:
+    """The spec, completed.
+
+    Raises:
+        ValueError: a file is missing or is not what it should be; an architecture, a module or a pooling
+            that we do not serve; two files, or the spec and a file, that contradict each other.
+    """
+    transformer, pooling, normalize = _modules(read)
+    folder = transformer.path
+    where = within(folder, CONFIG)
+    config = read_json(read, where, Config)
+    length = read_json(read, within(folder, LENGTH), Length, Length())
+    prompts = read_json(read, PROMPTS, Prompts, Prompts())
+    architecture = _architecture(config, where)
+    max_tokens = _max_tokens(spec, read, folder, config, length)
+    query = _template(spec.query, ("query",), prompts)
+    document = _template(spec.document, _DOCUMENT_PROMPTS, prompts)
+    origins = {"max_tokens": max_tokens.origin}
+    dense = None
+    if spec.dense is not None:
+        dense, found = complete_dense(spec.dense, read, config, where, prompts, pooling=pooling, normalize=normalize)
+        origins |= {f"dense.{name}": origin for name, origin in found.items()}
+    origins |= {"query": query.origin, "document": document.origin}
+    return Derived(
+        given=spec,
+        architecture=architecture,
+        folder=folder,
+        lower_case=length.do_lower_case,
+        max_tokens=max_tokens.value,
+        dense=dense,
+        query=query.value,
+        document=document.value,
+        origins=origins,
+    )
+
+
+def _modules(read: Reader) -> tuple[Module, Module | None, Module | None]:
+    """Transformer, pooling and normalising; a snapshot without `modules.json` is a transformer and its mean."""
+    modules = read_json(read, MODULES, list[Module], [Module("sentence_transformers.models.Transformer")])
+    kinds = [module.kind for module in modules]
+    if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise ValueError(
+            f"`{MODULES}` lists {', '.join(f'`{kind}`' for kind in kinds) or 'nothing'}: "
+            "supported is `Transformer`, then `Pooling`, then `Normalize` or nothing"
+        )
+    for module in modules:
+        # A snapshot is somebody else's: it may not have files read beside it.
+        if module.path.startswith("/") or ".." in module.path.split("/"):
+            raise ValueError(f"`{MODULES}` has a module at `{module.path}`: want a folder of the snapshot")
+    first, pooling, normalize = (*modules, None, None)[:3]
+    assert first is not None
+    return first, pooling, normalize
+
+
+def _architecture(config: Config, where: str) -> Architecture:
+    for known in get_args(Architecture):
+        if config.model_type == known:
+            return known  # type: ignore[no-any-return]
+    supported = ", ".join(f"`{known}`" for known in get_args(Architecture))
+    raise ValueError(f"`model_type` in `{where}` is `{config.model_type}`: supported are {supported}")
+
+
+def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: Config, length: Length) -> Found[int]:
+    """The spec's, or `max_seq_length`, or the tokenizer's own limit; never more than there are positions."""
+    config_name = within(folder, CONFIG)
+    positions = config.max_position_embeddings
+    if spec.max_tokens is not None:
+        if positions is not None and spec.max_tokens > positions:
+            raise ValueError(
+                f"`max_tokens` is {spec.max_tokens}, `max_position_embeddings` in `{config_name}` is {positions}"
+            )
+        return Found(spec.max_tokens, SPEC)
+    limits = [] if positions is None else [Found(positions, config_name)]
+    if length.max_seq_length is not None:
+        limits.append(Found(length.max_seq_length, within(folder, LENGTH)))
+    else:
+        tokenizer = read_json(read, within(folder, TOKENIZER), Tokenizer, Tokenizer())
+        if tokenizer.model_max_length is not None and tokenizer.model_max_length < 2**31:
+            limits.append(Found(int(tokenizer.model_max_length), within(folder, TOKENIZER)))
+    if not limits:
+        raise ValueError(
+            f"no file of the snapshot says how long an item may be: set `max_tokens` in the spec of `{spec.id}`"
+        )
+    # The last of the equal ones: the file that was written to say it.
+    found = min(reversed(limits), key=lambda limit: limit.value)
+    if found.value < LEAST_TOKENS:
+        raise ValueError(f"`{found.origin}` has an item be {found.value} tokens: want {LEAST_TOKENS} at least")
+    return found
+
+
+def _template(said: str | None, names: Sequence[str], prompts: Prompts) -> Found[str | None]:
+    """A prompt is what stands before the text; the default one stands where none has the name."""
+    if said is not None:
+        return Found(said, SPEC)
+    default = prompts.default_prompt_name
+    if default is not None and default not in prompts.prompts:
+        known = ", ".join(f"`{name}`" for name in prompts.prompts) or "none"
+        raise ValueError(f"`default_prompt_name` in `{PROMPTS}` is `{default}`, its prompts are {known}")
+    named = next((name for name in names if name in prompts.prompts), default)
+    prompt = prompts.prompts[named] if named is not None else ""
+    return Found(prompt + "{text}", PROMPTS) if prompt else Found(None, DEFAULT)

@@ -1,0 +1,169 @@
+"""A compiled graph: one batch's plan to one stream's results.
+
+Settings, all measured: the precision is always said (bf16 is the plugin's own default where the CPU
+has it); no `CACHE_DIR`, which would write a copy of the checkpoint; streams of one thread each do
+more together than one stream of many.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sie_server.models.calls import Precision
+from sie_server.models.checkpoint import Checkpoint
+from sie_server.models.ops.openvino.device import c_library, core, ov
+from sie_server.models.ops.plan import Feed, Plan, plan_batch
+from sie_server.models.tokens import pack
+
+_FORGET_EVERY_S: Final = 0.02
+
+_WIDE_AT_MOST_BYTES: Final = 100 * 2**20
+"""Weights up to which a second copy is worth its memory: all-MiniLM-L6-v2 has 43 MB, a BERT-base 340."""
+
+_WIDE_AT_MOST_TOKENS: Final = 64
+"""What is kept per shape is kept per copy, so only short texts, which gain the most, go to the second."""
+
+_SMALL: Final = plan_batch(pack([np.zeros(8, np.int32)]))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a graph is to run: so many batches at once, each on so many threads."""
+
+    streams: int
+    threads: int
+    precision: Precision
+
+    def settings(self, *, streams: int) -> dict[str, object]:
+        return {
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": self.streams * self.threads,
+        }
+
+
+class Graph:
+    """A compiled graph and one request per stream; each stream is one thread's at a time.
+
+    Streams of few threads do the most together, and leave the others' cores idle when a batch runs alone.
+    So a small model is compiled a second time, as one stream of all the threads, and a short batch that starts
+    while no other runs goes there: a third less waiting for a lone call, and the same vectors to the last bit.
+    It is compiled when the first copy answers already.
+    """
+
+    def __init__(
+        self,
+        outputs: Mapping[str, Any],
+        feeds: Mapping[Feed, Any],
+        checkpoint: Checkpoint,
+        shape: Shape,
+        *,
+        weights_bytes: int,
+        warm: Plan | None = None,
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._names = tuple(outputs)
+        self._feeds = tuple(feeds)
+        self._warm = warm or _SMALL
+        self._weights_bytes = weights_bytes
+        self._lock = threading.Lock()
+        self._running = 0
+        # A part of a split is an output already; any other node has its first.
+        results = [x if hasattr(x, "get_partial_shape") else x.output(0) for x in outputs.values()]
+        model = ov.Model(results, list(feeds.values()), "encoder")
+        self._requests = self._compile(model, shape, streams=shape.streams)
+        self._wide: list[Any] = []
+        self._widening: threading.Thread | None = None
+        if shape.streams > 1 and weights_bytes <= _WIDE_AT_MOST_BYTES:
+            # Whoever loads a model may be a daemon, and would make this one too: a process that exits in the middle of
+            # a compilation is aborted by the plugin.
+            self._widening = threading.Thread(target=self._widen, args=(model, shape), name="widen", daemon=False)
+            self._widening.start()
+
+    @property
+    def precision(self) -> Precision:
+        """What the linear layers compute in, by the plugin's own word."""
+        compiled = self._requests[0].get_compiled_model()
+        return "bf16" if compiled.get_property("INFERENCE_PRECISION_HINT") == ov.Type.bf16 else "f32"
+
+    @property
+    def memory_bytes(self) -> int:
+        """Of the linear layers' weights, which the plugin packs into memory of its own, once a copy."""
+        return self._weights_bytes * (2 if self._wide else 1)
+
+    def run(self, plan: Plan, *, stream: int) -> Mapping[str, NDArray[np.float32]]:
+        """The outputs by name: views, good until the stream's next run."""
+        short = len(plan.ids) <= _WIDE_AT_MOST_TOKENS
+        with self._lock:
+            alone = self._running == 0
+            self._running += 1
+        try:
+            return self._infer((self._wide if alone and short and self._wide else self._requests)[stream], plan)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def settle(self) -> None:
+        """Waits until nothing is compiled any more."""
+        if self._widening is not None:
+            self._widening.join()
+
+    def close(self) -> None:
+        self.settle()
+        self._requests = self._wide = []
+
+    def _widen(self, model: Any, shape: Shape) -> None:
+        self._wide = self._compile(model, shape, streams=1)
+
+    def _compile(self, model: Any, shape: Shape, *, streams: int) -> list[Any]:
+        """One request for each of the caller's streams, on a graph of `streams`, after a small batch on each at once.
+
+        In bf16 the weights are packed at the first batch, and in any precision a stream's first batch is slow.
+        """
+        with _forgetting(self._checkpoint):
+            compiled = core().compile_model(model, "CPU", shape.settings(streams=streams))
+            requests = [compiled.create_infer_request() for _ in range(shape.streams)]
+            threads = [
+                threading.Thread(target=self._infer, args=(request, self._warm)) for request in requests[:streams]
+            ]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        c_library().malloc_trim(0)
+        return requests
+
+    def _infer(self, request: Any, plan: Plan) -> Mapping[str, NDArray[np.float32]]:
+        # The arrays are held here until they have been read.
+        arrays = [np.ascontiguousarray(feed.make(plan)) for feed in self._feeds]
+        for index, array in enumerate(arrays):
+            request.set_input_tensor(index, ov.Tensor(array, shared_memory=True))
+        request.infer(share_outputs=True)
+        return {name: request.get_output_tensor(index).data for index, name in enumerate(self._names)}
+
+
+@contextmanager
+def _forgetting(checkpoint: Checkpoint) -> Iterator[None]:
+    """While the weights are packed, hands the pages of the map back as they have been read.
+
+    Without it the peak is twice the checkpoint: the map and the packed weights.
+    """
+    done = threading.Event()
+
+    def forget() -> None:
+        while not done.wait(_FORGET_EVERY_S):
+            checkpoint.forget_pages()
+
+    thread = threading.Thread(target=forget, name="forget-pages")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        checkpoint.forget_pages()

@@ -1,0 +1,196 @@
+"""The operations as nodes of a graph: see `protocol.Ops`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sie_server.models.calls import Precision
+from sie_server.models.checkpoint import Checkpoint
+from sie_server.models.ops.openvino.device import op, ov
+from sie_server.models.ops.openvino.graph import Graph, Shape
+from sie_server.models.ops.plan import BACK, MASK, ROWS, Feed, Plan, seen_feed
+from sie_server.models.ops.protocol import Activation
+
+_ONE: Final = np.ones(1, np.float32)
+ONE: Final = Feed("one", (1,), np.float32, lambda plan: _ONE)
+_TYPE_OF: Final[Mapping[type, Any]] = {np.float32: ov.Type.f32, np.int32: ov.Type.i32}
+_WEIGHT_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2}
+_SWAPPED: Final = np.array([0, 2, 1, 3], np.int64)
+
+
+class OpenvinoOps:
+    """Collects a graph.
+
+    In f32 nothing may be fused into a linear layer: there are two kernels for it, equally fast. The plain one
+    packs its weights once, whatever the batch; the one that fuses packs them anew for small and for large
+    batches and compiles itself for every size, which for MiniLM is 17 MB and the first batch of each size. bf16
+    has only the second.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: Precision) -> None:
+        self._checkpoint = checkpoint
+        self._precision = precision
+        self._feeds: dict[Feed, Any] = {}
+        self._outputs: dict[str, Any] = {}
+        self._first_axis = op.constant(np.int32(0))
+        self._packed_weights = 0
+
+    def feed(self, feed: Feed) -> Any:
+        if feed not in self._feeds:
+            self._feeds[feed] = op.parameter(ov.PartialShape(list(feed.shape)), _TYPE_OF[feed.kind])
+        return self._feeds[feed]
+
+    def has(self, name: str) -> bool:
+        return name in self._checkpoint
+
+    def weight(self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None) -> Any:
+        stored = self._checkpoint.weight(name, tuple(shape))
+        array = stored.array if rows is None else stored.array[rows[0] : rows[1]]
+        if stored.dtype == "BF16":
+            # numpy has no bfloat16: the bits go in under their own name. Such a constant does not keep its array
+            # alive; `Graph` holds the checkpoint.
+            tensor = ov.Tensor(array, ov.Shape(list(array.shape)), ov.Type.bf16)
+            return op.convert(ov.op.Constant(tensor, shared_memory=True), "f32")
+        constant = op.constant(array, shared_memory=True)
+        return constant if stored.dtype == "F32" else op.convert(constant, "f32")
+
+    def constant(self, array: NDArray[Any]) -> Any:
+        return op.constant(array)
+
+    def gather(self, table: Any, rows: Any) -> Any:
+        return op.gather(table, rows, self._first_axis)
+
+    def linear(self, x: Any, weight: Any, bias: Any | None = None, *, activation: Activation | None = None) -> Any:
+        self._packed_weights += math.prod(weight.get_output_shape(0))
+        y = op.matmul(x, weight, False, True)
+        if bias is not None:
+            y = op.add(y, bias)
+        return y if activation is None else self.activation(self._unfused(y), activation)
+
+    def layer_norm(self, x: Any, weight: Any, bias: Any | None, *, epsilon: float) -> Any:
+        normed = op.mvn(x, op.constant(np.array([-1], np.int64)), True, epsilon, "inside_sqrt")
+        scaled = op.multiply(normed, weight)
+        return scaled if bias is None else op.add(scaled, bias)
+
+    def rms_norm(self, x: Any, weight: Any, *, epsilon: float) -> Any:
+        # In this form the plugin has one operation for it.
+        mean = op.reduce_mean(op.power(x, np.float32(2)), op.constant(np.array([-1], np.int64)), True)
+        root = op.sqrt(op.add(mean, np.float32(epsilon)))
+        return op.multiply(op.multiply(x, op.divide(np.float32(1), root)), weight)
+
+    def activation(self, x: Any, kind: Activation) -> Any:
+        match kind:
+            case "gelu":
+                return op.gelu(x, "erf")
+            case "gelu_tanh":
+                return op.gelu(x, "tanh")
+            case "silu":
+                return op.swish(x)
+            case "relu":
+                return op.relu(x)
+            case "tanh":
+                return op.tanh(x)
+            case "sigmoid":
+                return op.sigmoid(x)
+            case "quick_gelu":
+                return op.multiply(x, op.sigmoid(op.multiply(x, np.float32(1.702))))
+
+    def add(self, a: Any, b: Any) -> Any:
+        return op.add(a, b)
+
+    def multiply(self, a: Any, b: Any) -> Any:
+        return op.multiply(a, b)
+
+    def split(self, x: Any, sizes: Sequence[int]) -> list[Any]:
+        axis, lengths = op.constant(np.int32(-1)), op.constant(np.array(sizes, np.int32))
+        return list(op.variadic_split(x, axis, lengths).outputs())
+
+    def concat(self, parts: Sequence[Any]) -> Any:
+        return op.concat(list(parts), -1)
+
+    def heads(self, x: Any, heads: int) -> Any:
+        return op.reshape(x, op.constant(np.array([0, heads, -1], np.int64)), True)
+
+    def merged(self, x: Any) -> Any:
+        _, heads, size = _sizes(x)
+        return op.reshape(x, op.constant(np.array([-1, heads * size], np.int64)), False)
+
+    def rotary(self, x: Any, cosine: Any, sine: Any, *, heads: int) -> Any:
+        turned = self.heads(x, heads)
+        size = _sizes(turned)[-1]
+        cosine, sine = (op.unsqueeze(angles, op.constant(np.int32(1))) for angles in (cosine, sine))
+        first, second = self.split(turned, [size // 2, size // 2])
+        crossed = op.concat([op.negative(second), first], -1)
+        return self.merged(op.add(op.multiply(turned, cosine), op.multiply(crossed, sine)))
+
+    def attention(
+        self,
+        query: Any,
+        key: Any,
+        value: Any,
+        *,
+        heads: int,
+        kv_heads: int | None = None,
+        scale: float | None = None,
+        causal: bool = False,
+        window: int | None = None,
+        bias: Any | None = None,
+    ) -> Any:
+        kv_heads = kv_heads or heads
+        width = _sizes(query)[-1]
+        factor = (width // heads) ** -0.5 if scale is None else scale
+        mask = self.feed(MASK)
+        if causal or window is not None:
+            mask = op.add(mask, self.feed(seen_feed(causal=causal, window=window)))
+        if bias is not None:
+            mask = op.add(mask, bias)
+        queries, keys, values = self._grid(query, heads), self._grid(key, kv_heads), self._grid(value, kv_heads)
+        if kv_heads != heads:
+            shared = op.constant(np.repeat(np.arange(kv_heads, dtype=np.int32), heads // kv_heads))
+            keys, values = (op.gather(x, shared, op.constant(np.int32(1))) for x in (keys, values))
+        by = self._unfused(op.constant(np.array([factor], np.float32)))
+        seen = op.scaled_dot_product_attention(queries, keys, values, mask, by)
+        # One row a cell. Zeros keep an axis, so the grid's two are folded before the heads are.
+        folded = op.constant(np.array([-1, width], np.int64))
+        cells = op.reshape(op.transpose(seen, op.constant(_SWAPPED)), folded, False)
+        return op.gather(cells, self.feed(BACK), self._first_axis)
+
+    def item_max(self, x: Any) -> Any:
+        cells = op.gather(x, self.feed(ROWS), self._first_axis)
+        mask = op.reshape(self.feed(MASK), op.constant(np.array([0, -1, 1], np.int64)), True)
+        return op.reduce_max(op.add(cells, mask), op.constant(np.array([1], np.int32)), False)
+
+    def output(self, name: str, x: Any) -> None:
+        self._outputs[name] = x
+
+    def compiled(self, *, streams: int, threads: int, warm: Plan | None = None) -> Graph:
+        """The graph that computes the outputs, warm.
+
+        Make the last hidden state an output even where only pooled vectors are wanted: in bf16 the plugin
+        keeps float32 from an output back to the first matrix product, which costs nothing and halves the error.
+
+        Args:
+            warm: a batch to begin with; None: a short text.
+        """
+        weights_bytes = self._packed_weights * _WEIGHT_BYTES[self._precision]
+        shape = Shape(streams=streams, threads=threads, precision=self._precision)
+        return Graph(self._outputs, self._feeds, self._checkpoint, shape, weights_bytes=weights_bytes, warm=warm)
+
+    def _grid(self, x: Any, heads: int) -> Any:
+        """(T, heads · size) → (S, heads, G, size)."""
+        cells = op.gather(x, self.feed(ROWS), self._first_axis)
+        split = op.constant(np.array([0, 0, heads, -1], np.int64))
+        return op.transpose(op.reshape(cells, split, True), op.constant(_SWAPPED))
+
+    def _unfused(self, x: Any) -> Any:
+        """The same, by a multiplication with 1 that the compiler cannot see through; nothing of it in bf16."""
+        return op.multiply(x, self.feed(ONE)) if self._precision == "f32" else x
+
+
+def _sizes(x: Any) -> list[int]:
+    """The static axes of a node's output or of an output; -1 for the others."""
+    shape = x.get_partial_shape() if hasattr(x, "get_partial_shape") else x.get_output_partial_shape(0)
+    return [axis.get_length() if axis.is_static else -1 for axis in shape]

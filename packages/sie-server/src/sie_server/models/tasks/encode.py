@@ -1,0 +1,64 @@
+"""Texts to vectors: one sequence an item, and its outputs as they are read off."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sie_core.errors import ApiError
+from sie_core.wire.messages import OutputType
+from sie_server.models.calls import Encode, Output, Prepared, Result
+from sie_server.models.prompts import Prompts
+from sie_server.models.tasks.task import flag, refuse_unknown_options, texts_of
+from sie_server.models.tokenizing import TextTokenizer
+
+_OPTIONS: Final = ("normalize",)
+
+
+@dataclass(frozen=True)
+class EncodeTexts:
+    """See `task.Task`, for `Encode`.
+
+    Attributes:
+        name: the model's id, for messages.
+        dims: the outputs it has, with their sizes.
+        tokenizer: texts to ids.
+        prompts: what is put around a text, by variant; None is the model as it is.
+        normalize: whether a dense vector's length is made 1, when a call does not say.
+    """
+
+    name: str
+    dims: Mapping[OutputType, int]
+    tokenizer: TextTokenizer
+    prompts: Mapping[str | None, Prompts]
+    normalize: bool
+
+    def prepare(self, call: Encode) -> list[Prepared]:
+        outputs = self._outputs(call)
+        refuse_unknown_options(self.name, call.options, _OPTIONS)
+        normalized = flag(call.options, "normalize", self.normalize)
+        prompts = self.prompts[call.variant]
+        texts = [
+            prompts.shape(text, is_query=call.is_query, instruction=call.instruction)
+            for text in texts_of(self.name, call.inputs)
+        ]
+        return [
+            Prepared(
+                ids=found.ids,
+                truncated=found.truncated,
+                wanted=outputs,
+                item=index,
+                is_query=call.is_query,
+                normalized=normalized,
+            )
+            for index, found in enumerate(self.tokenizer(texts))
+        ]
+
+    def finish(self, call: Encode, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
+        return list(outputs)
+
+    def _outputs(self, call: Encode) -> tuple[OutputType, ...]:
+        for output in call.outputs:
+            if output not in self.dims:
+                have = ", ".join(f"`{name}`" for name in self.dims)
+                raise ApiError("OUTPUT_UNSUPPORTED", f"model `{self.name}` has no `{output}` output", f"it has {have}")
+        return call.outputs
