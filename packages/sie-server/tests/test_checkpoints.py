@@ -5,10 +5,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sie_server.models.calls import LoadError
-from sie_server.models.checkpoint import INDEX, SINGLE, open_checkpoint
+from sie_server.models.checkpoint import (
+    INDEX,
+    PICKLED,
+    PICKLED_INDEX,
+    SINGLE,
+    WeightsBytes,
+    open_checkpoint,
+    open_tensors,
+    weights_bytes,
+)
+from sie_testing import tiny_bert
 from sie_testing.tiny_bert import Stored, write_safetensors
+from sie_testing.torch_zip import write_torch
 
 TABLE = np.arange(12, dtype=np.float32).reshape(3, 4)
 
@@ -96,11 +109,11 @@ def test_bytes_after_the_last_tensor_are_noticed(folder: Path) -> None:
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize("size", [0, 7, 8])
-def test_a_file_without_a_header_is_refused(folder: Path, size: int) -> None:
+@pytest.mark.parametrize(("size", "kind"), [(0, "file of weights"), (7, "safetensors file"), (8, "safetensors file")])
+def test_a_file_without_a_header_is_refused(folder: Path, size: int, kind: str) -> None:
     (folder / SINGLE).write_bytes(b"\1" * size)
 
-    with pytest.raises(LoadError, match=f"has {size} bytes: not a safetensors file"):
+    with pytest.raises(LoadError, match=f"has {size} bytes: not a {kind}"):
         open_checkpoint(folder)
 
 
@@ -135,9 +148,9 @@ def test_a_header_that_is_no_header_is_refused(folder: Path, header: bytes) -> N
 
 
 def test_a_folder_without_weights_is_told_what_it_has(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").touch()
+    (tmp_path / "weights.onnx").touch()
 
-    with pytest.raises(LoadError, match=r"no `model.safetensors`.* it has `pytorch_model.bin`"):
+    with pytest.raises(LoadError, match=r"no `model.safetensors` and no `pytorch_model.bin`.* it has `weights.onnx`"):
         open_checkpoint(tmp_path)
 
 
@@ -155,3 +168,158 @@ def test_an_index_that_is_no_index_is_refused(tmp_path: Path, index: str) -> Non
 
     with pytest.raises(LoadError, match="is not an index of shards"):
         open_checkpoint(tmp_path)
+
+
+def test_safetensors_come_before_what_torch_pickled(folder: Path) -> None:
+    write_torch(folder / PICKLED, {"a": TABLE + 1})
+
+    assert np.array_equal(open_checkpoint(folder).weight("a", (3, 4)).array, TABLE)
+
+
+def test_what_torch_pickled_is_read_where_there_are_no_safetensors(tmp_path: Path) -> None:
+    write_torch(tmp_path / PICKLED, {"a": TABLE})
+
+    assert np.array_equal(open_checkpoint(tmp_path).weight("a", (3, 4)).array, TABLE)
+
+
+def test_pickled_shards_are_one_checkpoint(tmp_path: Path) -> None:
+    write_torch(tmp_path / "one.bin", {"a": TABLE})
+    write_torch(tmp_path / "two.bin", {"b": TABLE[0]})
+    (tmp_path / PICKLED_INDEX).write_text(json.dumps({"weight_map": {"a": "one.bin", "b": "two.bin"}}))
+
+    checkpoint = open_checkpoint(tmp_path)
+    assert np.array_equal(checkpoint.weight("a", (3, 4)).array, TABLE)
+    assert np.array_equal(checkpoint.weight("b", (4,)).array, TABLE[0])
+
+
+def test_a_tensor_in_two_shards_is_named_with_both(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_safetensors(tmp_path / f"{name}.safetensors", {"a": TABLE})
+    (tmp_path / INDEX).write_text(json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}))
+
+    with pytest.raises(LoadError, match=r"`a` is in `one.safetensors` and in `two.safetensors`"):
+        open_checkpoint(tmp_path)
+
+
+def test_one_named_file_is_a_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "2_Dense").mkdir()
+    write_safetensors(tmp_path / "2_Dense" / SINGLE, {"linear.weight": TABLE})
+    write_torch(tmp_path / "sparse_linear.pt", {"weight": TABLE})
+
+    assert open_tensors(tmp_path / "2_Dense" / SINGLE).names() == ("linear.weight",)
+    assert np.array_equal(open_tensors(tmp_path / "sparse_linear.pt").weight("weight", (3, 4)).array, TABLE)
+
+
+def test_a_named_file_that_is_not_there_is_told_with_what_is(folder: Path) -> None:
+    with pytest.raises(LoadError, match=r"no `sparse_linear.pt` in .*: it has `model.safetensors`"):
+        open_tensors(folder / "sparse_linear.pt")
+
+
+def test_names_and_shapes_are_known_without_reading(folder: Path) -> None:
+    checkpoint = open_checkpoint(folder)
+
+    assert checkpoint.names() == ("a", "b")
+    assert (checkpoint.shape("a"), checkpoint.shape("b")) == ((3, 4), (4,))
+    assert checkpoint.size_bytes == 4 * (12 + 4)
+
+
+@pytest.mark.parametrize(("precision", "each"), [("f32", 4), ("bf16", 2)])
+def test_what_a_model_will_take_is_its_matrices_and_not_its_tables(tmp_path: Path, precision: str, each: int) -> None:
+    folder = tiny_bert.write(tmp_path, dtype="F16")
+    shapes = {name: array.shape for name, array in tiny_bert.weights(0)}
+    tables = sum(rows * width for rows, width in (shapes[name] for name in shapes if name.endswith("gs.weight")))
+    matrices = sum(shape[0] * shape[1] for shape in shapes.values() if len(shape) == 2) - tables
+    others = sum(shape[0] for shape in shapes.values() if len(shape) == 1)
+
+    assert weights_bytes(folder, precision) == WeightsBytes(matrices * each + others * 4, tables * 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("wrong", [np.nan, -np.nan, np.inf, -np.inf])
+def test_a_value_that_is_not_finite_is_named_with_its_place(tmp_path: Path, dtype: Stored, wrong: float) -> None:
+    table = np.random.default_rng(0).normal(size=(300, 700)).astype(np.float32)
+    table[299, 17] = wrong
+    write_safetensors(tmp_path / SINGLE, {"a": table, "b": TABLE}, dtype)
+
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.weight("b", (3, 4))
+    with pytest.raises(LoadError, match=r"`a` of `model.safetensors` is NaN or infinite at \[299, 17\]"):
+        checkpoint.weight("a", (300, 700))
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+def test_every_finite_value_is_a_weight(tmp_path: Path, dtype: Stored) -> None:
+    largest = {"F32": 3.4028234e38, "F16": 65504.0, "BF16": 3.3895314e38}[dtype]
+    table = np.array([0.0, -0.0, largest, -largest, 1e-45, -1e-45], np.float32)
+    write_safetensors(tmp_path / SINGLE, {"a": table}, dtype)
+
+    assert len(open_checkpoint(tmp_path).weight("a", (6,)).array) == 6
+
+
+def test_pages_handed_back_while_looking_are_read_again(tmp_path: Path) -> None:
+    """More than is handed back at once, and not at a page's start."""
+    table = np.random.default_rng(0).normal(size=(3, 1_000_003)).astype(np.float32)
+    write_safetensors(tmp_path / SINGLE, {"first": TABLE, "a": table, "b": table[0]})
+    checkpoint = open_checkpoint(tmp_path)
+
+    assert np.array_equal(checkpoint.weight("a", table.shape).array, table)
+    assert np.array_equal(checkpoint.weight("b", table[0].shape).array, table[0])
+
+
+def test_buffers_of_other_types_stop_no_load(folder: Path) -> None:
+    """Old checkpoints carry `embeddings.position_ids`."""
+    rewrite_header(folder / SINGLE, '"a": {"dtype": "F32", "shape": [3, 4]', '"a": {"dtype": "I64", "shape": [3, 2]')
+
+    assert np.array_equal(open_checkpoint(folder).weight("b", (4,)).array, TABLE[0])
+
+
+def test_a_tensor_at_an_odd_byte_is_read(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / SINGLE, {"a": TABLE})
+    data = (tmp_path / SINGLE).read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length] + b" " * (3 - length % 2)
+    (tmp_path / SINGLE).write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    assert len(header) % 2 == 1
+
+    array = open_checkpoint(tmp_path).weight("a", (3, 4)).array
+    assert array.flags.aligned
+    assert np.array_equal(array, TABLE)
+
+
+FEW = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+ENTRY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "BF16", "I64", "F4", ""]),
+        "shape": st.lists(st.integers(-1, 2**64), max_size=12),
+        "data_offsets": st.lists(st.integers(-1, 2**64), min_size=2, max_size=2),
+    }
+)
+
+
+@FEW
+@given(header=st.one_of(st.binary(), st.dictionaries(st.text(), ENTRY).map(lambda made: json.dumps(made).encode())))
+def test_any_header_is_read_or_refused(tmp_path: Path, header: bytes) -> None:
+    (tmp_path / SINGLE).write_bytes(len(header).to_bytes(8, "little") + header + bytes(64))
+    try:
+        checkpoint = open_checkpoint(tmp_path)
+        for name in checkpoint.names():
+            checkpoint.weight(name, checkpoint.shape(name))
+    except LoadError:
+        pass
+
+
+@FEW
+@given(data=st.data())
+def test_a_damaged_file_is_read_or_refused(folder: Path, data: st.DataObject) -> None:
+    whole = (folder / SINGLE).read_bytes()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    damaged = whole[:at] + data.draw(st.binary(max_size=4)) + whole[at + 1 :]
+    try:
+        (folder / SINGLE).write_bytes(damaged)
+        checkpoint = open_checkpoint(folder)
+        for name in checkpoint.names():
+            checkpoint.weight(name, checkpoint.shape(name))
+    except LoadError:
+        pass
+    finally:
+        (folder / SINGLE).write_bytes(whole)

@@ -1,29 +1,43 @@
 """A snapshot's weights by name, mapped into memory: nothing is copied before the graph needs it.
 
-Reads `model.safetensors`, or the shards that `model.safetensors.index.json` names. A header is read
-as data and checked against the file before anything trusts it. Not here: what the tensors mean
-(`backbones`), pickled checkpoints (nothing from a snapshot is ever executed).
+Reads safetensors (`model.safetensors`, or the shards of its index) and, where a folder has none, what torch
+pickled (`pytorch_model.bin`, or its shards), without running anything of it. Not here: what the tensors mean
+(`backbones`), and how the files are laid out (`safetensors_file`, `pickled`).
 """
 
-import math
 import mmap
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from sie_server.models.calls import LoadError
+from sie_server.models.calls import LoadError, Precision
+from sie_server.models.pickled import read_pickled
+from sie_server.models.safetensors_file import read_safetensors
+from sie_server.models.stored import Stored, contiguous, map_file
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
+PICKLED: Final = "pytorch_model.bin"
+PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 
 _STORED_AS: Final[Mapping[str, type[np.generic]]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-_HEADER_LENGTH_BYTES: Final = 8
-_MAX_HEADER_BYTES: Final = 100_000_000
+_COMPUTED_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2}
+_TABLE: Final = re.compile(r"(?:^|[._])(?:embeddings?|embed_tokens|embed_positions|wte|wpe|shared)(?:\.weight)?$")
+"""Ends the name of every table that is looked up in and not multiplied with, in all families we serve."""
+
+_INFINITY: Final[Mapping[str, int]] = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
+_SIGN: Final[Mapping[str, int]] = {"F32": 1 << 31, "F16": 1 << 15, "BF16": 1 << 15}
+_SCANNED_BYTES: Final = 256 * 2**10
+_FORGOTTEN_BYTES: Final = 4 * 2**20
+
+_Reader = Callable[[Path, mmap.mmap], dict[str, Stored]]
 
 
 @dataclass(frozen=True)
@@ -32,17 +46,26 @@ class Weight:
 
     Attributes:
         dtype: F32, F16 or BF16.
-        array: float32, float16, or the bits of bfloat16 as uint16; a view, good while the checkpoint is.
+        array: float32, float16, or the bits of bfloat16 as uint16, its elements one after another; a view, good
+            while the checkpoint is.
     """
 
     dtype: str
     array: NDArray[Any]
 
 
-class _Entry(msgspec.Struct, frozen=True):
-    dtype: str
-    shape: tuple[int, ...]
-    data_offsets: tuple[int, int]
+@dataclass(frozen=True)
+class WeightsBytes:
+    """What a checkpoint will take, from its headers alone.
+
+    Attributes:
+        computed: of the matrices, in the precision they are multiplied in, and of all else but tables; held
+            while the model is.
+        mapped: of the tables that tokens and positions are looked up in, in the files: the kernel's to take back.
+    """
+
+    computed: int
+    mapped: int
 
 
 class Checkpoint:
@@ -52,114 +75,193 @@ class Checkpoint:
     Whoever was handed a view must keep the checkpoint alive.
     """
 
-    def __init__(self, files: Mapping[Path, mmap.mmap], entries: Mapping[str, tuple[Path, int, _Entry]]) -> None:
+    def __init__(self, files: Mapping[Path, mmap.mmap], tensors: Mapping[str, tuple[Path, Stored]]) -> None:
         self._files = files
-        self._entries = entries
+        self._tensors = tensors
+        self._copies: dict[str, NDArray[Any]] = {}
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries
+        return name in self._tensors
+
+    def names(self) -> tuple[str, ...]:
+        """Of every tensor, in the files' order."""
+        return tuple(self._tensors)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """As stored; raises `LoadError` when there is no such tensor."""
+        return self._find(name)[1].shape
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the tensors' data as stored; one that stands under several names counts once."""
+        return sum(stored.size_bytes for _, stored in set(self._tensors.values()))
+
+    def predicted(self, precision: Precision) -> WeightsBytes:
+        """What a model of it will take when its matrices are multiplied in `precision`.
+
+        A table that is also multiplied with, under another name (a language model's head), is in both.
+        """
+        tables: set[tuple[Path, Stored]] = set()
+        matrices: set[tuple[Path, Stored]] = set()
+        others: set[tuple[Path, Stored]] = set()
+        for name, one in self._tensors.items():
+            if one[1].dtype in _STORED_AS:
+                (others if len(one[1].shape) < 2 else tables if _is_table(name, one[1]) else matrices).add(one)
+        return WeightsBytes(
+            computed=sum(stored.elements for _, stored in matrices) * _COMPUTED_BYTES[precision]
+            + sum(stored.elements for _, stored in others) * _COMPUTED_BYTES["f32"],
+            mapped=sum(stored.size_bytes for _, stored in tables),
+        )
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Weight:
-        """The tensor of that name.
+        """The tensor of that name, all of its values finite: looking costs about 0.12 s a GB.
 
         Raises:
-            LoadError: it is missing, has another shape, or is of a type that is no weight.
+            LoadError: it is missing, has another shape, is of a type that is no weight, or has a NaN or infinity.
         """
-        if name not in self._entries:
-            files = ", ".join(sorted(path.name for path in self._files))
+        path, stored = self._find(name)
+        if stored.shape != shape:
             raise LoadError(
-                f"`{name}` is not in `{files}`, which has {len(self._entries)} tensors",
+                f"`{name}` of `{path.name}` is {list(stored.shape)}, `config.json` makes it {list(shape)}",
                 hint="`config.json` and the weights are of two different models",
             )
-        path, start, entry = self._entries[name]
-        if entry.shape != shape:
-            raise LoadError(
-                f"`{name}` of `{path.name}` is {list(entry.shape)}, `config.json` makes it {list(shape)}",
-                hint="`config.json` and the weights are of two different models",
-            )
-        if entry.dtype not in _STORED_AS:
-            raise LoadError(f"`{name}` of `{path.name}` is {entry.dtype}: supported are {', '.join(_STORED_AS)}")
-        flat = np.frombuffer(
-            self._files[path], _STORED_AS[entry.dtype], count=math.prod(shape), offset=start + entry.data_offsets[0]
-        )
-        return Weight(entry.dtype, flat.reshape(shape))
+        if stored.dtype not in _STORED_AS:
+            raise LoadError(f"`{name}` of `{path.name}` is {stored.dtype}: supported are {', '.join(_STORED_AS)}")
+        array = self._array(name, path, stored)
+        self._check_finite(name, path, stored, array)
+        return Weight(stored.dtype, array)
 
     def forget_pages(self) -> None:
         """Hands the pages read so far back to the kernel; they are read again when they are touched."""
         for mapped in self._files.values():
             mapped.madvise(mmap.MADV_DONTNEED)
 
+    def _find(self, name: str) -> tuple[Path, Stored]:
+        if name not in self._tensors:
+            files = ", ".join(sorted(path.name for path in self._files))
+            raise LoadError(
+                f"`{name}` is not in `{files}`, which has {len(self._tensors)} tensors",
+                hint="`config.json` and the weights are of two different models",
+            )
+        return self._tensors[name]
+
+    def _array(self, name: str, path: Path, stored: Stored) -> NDArray[Any]:
+        kind = np.dtype(_STORED_AS[stored.dtype])
+        strides = stored.strides or contiguous(stored.shape)
+        last = sum((size - 1) * stride for size, stride in zip(stored.shape, strides, strict=True))
+        count = last + 1 if stored.elements else 0
+        flat = np.frombuffer(self._files[path], kind, count=count, offset=stored.start)
+        if stored.strides is None and flat.flags.aligned:
+            return flat.reshape(stored.shape)
+        if name not in self._copies:
+            view = as_strided(flat, stored.shape, [stride * kind.itemsize for stride in strides], writeable=False)
+            self._copies[name] = np.require(view, requirements=["C", "A", "W", "O"])
+        return self._copies[name]
+
+    def _check_finite(self, name: str, path: Path, stored: Stored, array: NDArray[Any]) -> None:
+        """Piece by piece, handing back what was read: else the whole checkpoint would be in memory at once."""
+        flat = array.reshape(-1)
+        step = _SCANNED_BYTES // flat.itemsize
+        forgotten = 0
+        for start in range(0, len(flat), step):
+            if not _is_finite(flat[start : start + step], stored.dtype):
+                at = start + _first_not_finite(flat[start : start + step], stored.dtype)
+                index = [int(axis) for axis in np.unravel_index(at, array.shape)]
+                raise LoadError(
+                    f"`{name}` of `{path.name}` is NaN or infinite at {index}: want finite numbers",
+                    hint="the checkpoint was damaged when it was trained or saved: take another revision",
+                )
+            read = stored.start + (start + step) * flat.itemsize
+            if name not in self._copies and read - forgotten >= _FORGOTTEN_BYTES:
+                forgotten = self._forget(path, max(stored.start, forgotten), read)
+
+    def _forget(self, path: Path, first: int, end: int) -> int:
+        """Hands back the whole pages between two bytes; where the next ones start."""
+        first = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = min(end, len(self._files[path])) // mmap.PAGESIZE * mmap.PAGESIZE
+        if end > first:
+            self._files[path].madvise(mmap.MADV_DONTNEED, first, end - first)
+        return end
+
 
 def open_checkpoint(folder: Path) -> Checkpoint:
     """Maps the weights in `folder`.
 
     Raises:
-        LoadError: no safetensors there, a shard missing, a header that contradicts its file.
+        LoadError: no weights there, a shard missing, a file that is not what it says it is.
     """
+    return _open(_weight_files(folder))
+
+
+def open_tensors(path: Path) -> Checkpoint:
+    """Maps one named file: `sparse_linear.pt`, `2_Dense/model.safetensors`, an adapter's weights.
+
+    Raises:
+        LoadError: it is not there, or is not what it says it is.
+    """
+    return _open([path])
+
+
+def weights_bytes(folder: Path, precision: Precision) -> WeightsBytes:
+    """What a model of the weights in `folder` will take, before it is loaded: only headers are read.
+
+    Raises:
+        LoadError: as `open_checkpoint`.
+    """
+    return open_checkpoint(folder).predicted(precision)
+
+
+def _open(paths: list[Path]) -> Checkpoint:
     files: dict[Path, mmap.mmap] = {}
-    entries: dict[str, tuple[Path, int, _Entry]] = {}
-    for path in _weight_files(folder):
-        files[path] = _map(path)
-        start, header = _read_header(path, files[path])
-        entries.update({name: (path, start, entry) for name, entry in header.items()})
-    return Checkpoint(files, entries)
+    tensors: dict[str, tuple[Path, Stored]] = {}
+    for path in paths:
+        files[path] = map_file(path)
+        read: _Reader = read_safetensors if path.suffix == ".safetensors" else read_pickled
+        for name, stored in read(path, files[path]).items():
+            if name in tensors:
+                raise LoadError(f"`{name}` is in `{tensors[name][0].name}` and in `{path.name}`: want it once")
+            tensors[name] = (path, stored)
+    return Checkpoint(files, tensors)
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    if not (folder / INDEX).is_file():
-        have = ", ".join(f"`{path.name}`" for path in sorted(folder.iterdir())) or "nothing"
-        raise LoadError(f"no `{SINGLE}` and no `{INDEX}` in `{folder}`: it has {have}")
+    """The files to read: safetensors before pickled ones, a single file before shards."""
+    for single, index in ((SINGLE, INDEX), (PICKLED, PICKLED_INDEX)):
+        if (folder / single).is_file():
+            return [folder / single]
+        if (folder / index).is_file():
+            return _shards(folder, index)
+    have = ", ".join(f"`{path.name}`" for path in sorted(folder.iterdir())) or "nothing"
+    raise LoadError(f"no `{SINGLE}` and no `{PICKLED}`, whole or in shards, in `{folder}`: it has {have}")
+
+
+def _shards(folder: Path, index: str) -> list[Path]:
     try:
-        index = msgspec.json.decode((folder / INDEX).read_bytes(), type=dict[str, Any])
-        names = sorted(set(msgspec.convert(index.get("weight_map"), dict[str, str]).values()))
+        content = msgspec.json.decode((folder / index).read_bytes(), type=dict[str, Any])
+        names = sorted(set(msgspec.convert(content.get("weight_map"), dict[str, str]).values()))
     except msgspec.MsgspecError as error:
-        raise LoadError(f"`{INDEX}` of `{folder}` is not an index of shards: {error}") from error
+        raise LoadError(f"`{index}` of `{folder}` is not an index of shards: {error}") from error
     for name in names:
         if "/" in name or not (folder / name).is_file():
-            raise LoadError(f"`{INDEX}` names the shard `{name}`, which is not in `{folder}`")
+            raise LoadError(f"`{index}` names the shard `{name}`, which is not in `{folder}`")
     return [folder / name for name in names]
 
 
-def _map(path: Path) -> mmap.mmap:
-    if path.stat().st_size <= _HEADER_LENGTH_BYTES:
-        raise LoadError(f"`{path}` has {path.stat().st_size} bytes: not a safetensors file")
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+def _is_table(name: str, stored: Stored) -> bool:
+    return len(stored.shape) == 2 and _TABLE.search(name) is not None
 
 
-def _read_header(path: Path, mapped: mmap.mmap) -> tuple[int, dict[str, _Entry]]:
-    """Where the data starts, and the tensors; every one lies wholly inside the file."""
-    length = int.from_bytes(mapped[:_HEADER_LENGTH_BYTES], "little")
-    start = _HEADER_LENGTH_BYTES + length
-    if length > _MAX_HEADER_BYTES or start > len(mapped):
-        raise LoadError(f"the header of `{path}` says it has {length:,} bytes, the file has {len(mapped):,}")
-    try:
-        raw = msgspec.json.decode(mapped[_HEADER_LENGTH_BYTES:start], type=dict[str, msgspec.Raw])
-        raw.pop("__metadata__", None)
-        header = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in raw.items()}
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise LoadError(f"the header of `{path}` is not that of a safetensors file: {error}") from error
-    for name, entry in header.items():
-        _check_entry(path, name, entry)
-    want = start + max((entry.data_offsets[1] for entry in header.values()), default=0)
-    if want != len(mapped):
-        raise LoadError(
-            f"`{path}` has {len(mapped):,} bytes, its header describes {want:,}",
-            hint="the file is cut short or was altered: fetch it again",
-        )
-    return start, header
+def _is_finite(flat: NDArray[Any], dtype: str) -> bool:
+    """By the largest bits of either sign, which needs no copy and one instruction for many elements.
+
+    The bits of a finite number are below those of the infinity of its sign, NaNs above.
+    """
+    unsigned = flat.view(f"<u{flat.itemsize}")
+    signed = flat.view(f"<i{flat.itemsize}")
+    largest, smallest = _INFINITY[dtype], _INFINITY[dtype] | _SIGN[dtype]
+    return bool(signed.max() < largest and unsigned.max() < smallest)
 
 
-def _check_entry(path: Path, name: str, entry: _Entry) -> None:
-    first, end = entry.data_offsets
-    if first < 0 or end < first or any(size < 0 for size in entry.shape):
-        raise LoadError(f"`{name}` of `{path}` has the shape {list(entry.shape)} at bytes {first:,} to {end:,}")
-    if entry.dtype not in _STORED_AS:
-        return
-    want = math.prod(entry.shape) * np.dtype(_STORED_AS[entry.dtype]).itemsize
-    if end - first != want:
-        raise LoadError(
-            f"`{name}` of `{path}` has {end - first:,} bytes, {list(entry.shape)} of {entry.dtype} is {want:,}"
-        )
+def _first_not_finite(flat: NDArray[Any], dtype: str) -> int:
+    bits = flat.view(f"<u{flat.itemsize}") & (_SIGN[dtype] - 1)
+    return int(np.argmax(bits >= _INFINITY[dtype]))
