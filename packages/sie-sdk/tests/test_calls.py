@@ -16,7 +16,21 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from sie_core.wire.codec import Format, encode
-from sie_core.wire.messages import Dense, EncodedItem, EncodeResponse, ItemError, Multivector, Sparse, Timing
+from sie_core.wire.messages import (
+    Classification,
+    Dense,
+    EncodedItem,
+    EncodeResponse,
+    Entity,
+    ExtractedItem,
+    ExtractResponse,
+    ItemError,
+    Multivector,
+    ScoreEntry,
+    ScoreResponse,
+    Sparse,
+    Timing,
+)
 from sie_sdk import RequestError, ServerError, SIEAsyncClient, SIEClient
 from sie_sdk._results import encoded
 from sie_sdk._steps import Reply
@@ -167,6 +181,135 @@ def test_another_number_of_results_is_an_error(call: Call) -> None:
         call("encode", answer(ONE), "o/m", [{"text": "x"}, {"text": "y"}])
 
 
+SCORED = ScoreResponse("m", [ScoreEntry("b", 0.9, 0), ScoreEntry("item-0", 0.1, 1)], "q", Timing(4, 1, 1, 2))
+FOUND = ExtractedItem("a", [Entity("Ada", "person", 0.75, 0, 3)], [], [Classification("news", 0.5)])
+
+
+def test_score_sends_what_v0_3_1_sent(call: Call) -> None:
+    items = [{"text": "x"}, {"id": "b", "text": "y"}]
+    _, plain = call("score", answer(SCORED), "o/m", {"id": "q", "text": "what"}, items)
+    _, full = call(
+        "score",
+        answer(SCORED),
+        "o/m",
+        {"text": "what"},
+        items,
+        client={"options": {"a": 1}},
+        instruction="say",
+        options={"b": 2},
+        gpu="eval/l4",
+    )
+
+    assert (plain.method, plain.path) == ("POST", "/v1/score/o/m")
+    assert msgspec.msgpack.decode(plain.body) == {"query": {"id": "q", "text": "what"}, "items": items}
+    assert msgspec.msgpack.decode(full.body) == {
+        "query": {"text": "what"},
+        "items": items,
+        "instruction": "say",
+        "options": {"a": 1, "b": 2},
+    }
+    assert (full.headers["x-sie-pool"], full.headers["x-sie-machine-profile"]) == ("eval", "l4")
+
+
+@pytest.mark.parametrize("fmt", list(Format))
+def test_scores_come_as_they_were_ranked(call: Call, fmt: Format) -> None:
+    result, _ = call("score", answer(SCORED, fmt), "o/m", {"id": "q", "text": "?"}, [{"text": "x"}, {"id": "b"}])
+
+    assert (result["model"], result["query_id"], result["timing"]["inference_ms"]) == ("m", "q", 2)
+    assert result["scores"] == [
+        {"item_id": "b", "score": 0.9, "rank": 0},
+        {"item_id": "item-0", "score": 0.1, "rank": 1},
+    ]
+
+
+def test_item_that_could_not_be_scored_says_why_in_its_entry(call: Call) -> None:
+    failed = ScoreEntry("item-1", None, 1, ItemError("INFERENCE_ERROR", "no number"))
+    response = ScoreResponse("m", [ScoreEntry("item-0", 0.5, 0), failed])
+    result, _ = call("score", answer(response), "o/m", {"text": "?"}, [{"text": "x"}, {"text": "y"}])
+
+    assert result["scores"][1] == {
+        "item_id": "item-1",
+        "score": None,
+        "rank": 1,
+        "error": {"code": "INFERENCE_ERROR", "message": "no number"},
+    }
+
+
+def test_another_number_of_scores_is_an_error(call: Call) -> None:
+    with pytest.raises(ServerError, match="1 items were sent and 2 results came"):
+        call("score", answer(SCORED), "o/m", {"text": "?"}, [{"text": "x"}])
+
+
+def test_extract_sends_what_v0_3_1_sent(call: Call) -> None:
+    _, plain = call("extract", answer(ExtractResponse("m", [FOUND])), "o/m", {"text": "Ada"})
+    _, full = call(
+        "extract",
+        answer(ExtractResponse("m", [FOUND])),
+        "o/m",
+        [{"text": "Ada"}],
+        labels=("person",),
+        output_schema={"type": "object"},
+        instruction="say",
+        options={"threshold": 0.5},
+    )
+
+    assert (plain.method, plain.path) == ("POST", "/v1/extract/o/m")
+    assert msgspec.msgpack.decode(plain.body) == {"items": [{"text": "Ada"}]}
+    assert msgspec.msgpack.decode(full.body) == {
+        "items": [{"text": "Ada"}],
+        "params": {
+            "labels": ["person"],
+            "output_schema": {"type": "object"},
+            "instruction": "say",
+            "options": {"threshold": 0.5},
+        },
+    }
+
+
+@pytest.mark.parametrize("fmt", list(Format))
+def test_extractions_have_every_key_and_their_places(call: Call, fmt: Format) -> None:
+    result, _ = call("extract", answer(ExtractResponse("m", [FOUND]), fmt), "o/m", {"text": "Ada"})
+
+    assert result == {
+        "id": "a",
+        "entities": [{"text": "Ada", "label": "person", "score": 0.75, "start": 0, "end": 3, "bbox": None}],
+        "relations": [],
+        "classifications": [{"label": "news", "score": 0.5}],
+        "objects": [],
+    }
+
+
+def test_extraction_that_failed_keeps_its_place_and_alone_raises(call: Call) -> None:
+    failed = ExtractedItem("item-1", error=ItemError("INVALID_INPUT", "no text"))
+    results, _ = call("extract", answer(ExtractResponse("m", [FOUND, failed])), "o/m", [{"text": "a"}, {"text": ""}])
+
+    assert "error" not in results[0]
+    assert results[1]["error"] == {"code": "INVALID_INPUT", "message": "no text"}
+    with pytest.raises(RequestError, match="no text"):
+        call("extract", answer(ExtractResponse("m", [failed])), "o/m", {"text": ""})
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("score", ("o/m", "what", [{"text": "x"}]), "query is a str, want a dict"),
+        ("score", ("o/m", {"text": "?"}, {"text": "x"}), "items is one item, want a list"),
+        ("score", ("o/m", {"text": "?"}, ["x"]), "item 0 is a str, want a dict"),
+        ("extract", ("o/m", ["x"]), "item 0 is a str, want a dict"),
+    ],
+)
+def test_what_cannot_be_sent_is_named(method: str, arguments: tuple[Any, ...], message: str) -> None:
+    with Script([]) as script, SIEClient(script.url) as client, pytest.raises(TypeError, match=message):
+        getattr(client, method)(*arguments)
+
+    assert script.heard == []
+
+
+def test_labels_that_are_one_text_are_not_taken_for_letters() -> None:
+    with SIEClient("http://127.0.0.1:1") as client, pytest.raises(TypeError, match="labels is the text `person`"):
+        client.extract("o/m", {"text": "Ada"}, labels="person")
+
+
 def test_models_are_listed(call: Call) -> None:
     entry = {"name": "o/m", "loaded": True, "a later key": 1}
     models, heard = call("list_models", answer({"models": [entry]}, Format.JSON))
@@ -281,7 +424,13 @@ from sie_sdk.exceptions import GatedModelError
 from sie_sdk.encoding import dense_embedding, multivector_embedding, normalize_sparse_vector, sparse_embedding
 from sie_sdk.encoding import SparseVector, sparse_embedding_dict
 from sie_sdk.scoring import maxsim, maxsim_batch
+from sie_sdk.images import DEFAULT_JPEG_QUALITY, convert_item_images, to_jpeg_bytes
+from sie_sdk.documents import convert_item_document, infer_document_format, to_document_bytes
+from sie_sdk import Entity, ExtractResult, ScoreResult
 from sie_sdk.types import EncodeResult, Item, ModelInfo, OutputDType, OutputType, PoolSpec, SparseResult, TimingInfo
+from sie_sdk.types import AudioInput, DocumentInput, ImageInput, VideoInput, ModelDims
+from sie_sdk.types import Classification, DetectedObject, Entity, Relation, ScoreEntry, ScoreResult, ExtractResult
+from sie_sdk.types import ClassificationResult, EntityResult, ObjectResult, RelationResult
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
 

@@ -29,10 +29,22 @@ from sie_sdk.exceptions import (
     SIEConnectionError,
     SIEError,
 )
-from sie_sdk.types import EncodeResult, Item, ModelInfo, PoolSpec, SparseResult, TimingInfo
+from sie_sdk.types import (
+    EncodeResult,
+    Entity,
+    ExtractResult,
+    Item,
+    ModelInfo,
+    PoolSpec,
+    ScoreResult,
+    SparseResult,
+    TimingInfo,
+)
 
 __all__ = [
     "EncodeResult",
+    "Entity",
+    "ExtractResult",
     "GatedModelError",
     "Item",
     "LoraLoadingError",
@@ -48,6 +60,7 @@ __all__ = [
     "SIEClient",
     "SIEConnectionError",
     "SIEError",
+    "ScoreResult",
     "ServerError",
     "SparseResult",
     "SparseVector",

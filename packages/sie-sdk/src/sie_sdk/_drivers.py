@@ -14,6 +14,8 @@ from typing import TypeVar
 
 import httpx2
 
+from sie_sdk import _media
+from sie_sdk._media import Items
 from sie_sdk._steps import Flow, Lost, Reply, Send, Sleep, Woken
 
 T = TypeVar("T")
@@ -56,6 +58,10 @@ class BlockingDriver:
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    def ready(self, items: Items) -> Items:
+        """The items with their pictures and documents as bytes; raises as `_media.ready`."""
+        return _media.ready(items) if _media.any_in(items) else items
 
     def close(self) -> None:
         self._http.close()
@@ -114,6 +120,13 @@ class AwaitingDriver:
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    async def ready(self, items: Items) -> Items:
+        """The items with their pictures and documents as bytes, made in a thread: encoding a picture takes a while.
+
+        Raises as `_media.ready`.
+        """
+        return await asyncio.to_thread(_media.ready, items) if _media.any_in(items) else items
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -9,11 +9,12 @@ from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 
 from sie_core.wire.codec import CONTENT_TYPES, Format
+from sie_core.wire.envelope import Verb
 from sie_sdk import _inputs, _results
-from sie_sdk._inputs import Caller, EncodeCall
+from sie_sdk._inputs import Call, Caller, EncodeCall, ExtractCall, ScoreCall
 from sie_sdk._steps import Flow, Lost, Reply, Send, Sleep, Woken
 from sie_sdk._verdicts import Asked, Patience, Reason, judge
-from sie_sdk.types import EncodeResult, ModelInfo
+from sie_sdk.types import EncodeResult, ExtractResult, ModelInfo, ScoreResult
 
 LAST_TRY_S = 1.0
 """Kept of the budget for one more try, however long the server would have us wait."""
@@ -51,19 +52,29 @@ def encode(
         SIEError: as `_verdicts.judge` says; for one item alone also where that item failed.
     """
     items = _inputs.item_list(call.items)
-    path = _inputs.model_path("/v1/encode/", call.model)
-    gpu = call.gpu or caller.gpu
-    request = _Request(caller, "POST", path, Format.MSGPACK, _inputs.encode_body(caller, call), gpu)
-    lora = _inputs.merged_options(caller, call).get("lora_id")
-    asked = Asked("POST", caller.base_url + path, model=call.model, gpu=gpu, lora=lora)
-    reply = yield from _until_answered(request, asked, patience, started_s)
+    reply = yield from _called("encode", caller, call, patience, started_s)
     results = _results.encoded(reply, want=len(items))
-    if not isinstance(call.items, Mapping):
-        return results
-    error = _results.error_of(results[0])
-    if error is not None:
-        raise error
-    return results[0]
+    return results if not isinstance(call.items, Mapping) else _results.alone(results[0])
+
+
+def score(caller: Caller, call: ScoreCall, patience: Patience, *, started_s: float) -> Flow[ScoreResult]:
+    """Every item with its score, best first.
+
+    Raises:
+        SIEError: as `_verdicts.judge` says.
+    """
+    reply = yield from _called("score", caller, call, patience, started_s)
+    return _results.scored(reply, want=len(call.items))
+
+
+def extract(
+    caller: Caller, call: ExtractCall, patience: Patience, *, started_s: float
+) -> Flow[ExtractResult | list[ExtractResult]]:
+    """As `encode`."""
+    items = _inputs.item_list(call.items)
+    reply = yield from _called("extract", caller, call, patience, started_s)
+    results = _results.extracted(reply, want=len(items))
+    return results if not isinstance(call.items, Mapping) else _results.alone(results[0])
 
 
 def list_models(caller: Caller, *, started_s: float) -> Flow[list[ModelInfo]]:
@@ -74,6 +85,15 @@ def list_models(caller: Caller, *, started_s: float) -> Flow[list[ModelInfo]]:
 def get_model(caller: Caller, model: str, *, started_s: float) -> Flow[ModelInfo]:
     reply = yield from _asked_once(caller, _inputs.model_path("/v1/models/", model), started_s)
     return _results.model(reply)
+
+
+def _called(verb: Verb, caller: Caller, call: Call, patience: Patience, started_s: float) -> Flow[Reply]:
+    path = _inputs.model_path(f"/v1/{verb}/", call.model)
+    gpu = call.gpu or caller.gpu
+    request = _Request(caller, "POST", path, Format.MSGPACK, _inputs.body(caller, call), gpu)
+    lora = _inputs.merged_options(caller, call).get("lora_id")
+    asked = Asked("POST", caller.base_url + path, model=call.model, gpu=gpu, lora=lora)
+    return (yield from _until_answered(request, asked, patience, started_s))
 
 
 def _asked_once(caller: Caller, path: str, started_s: float) -> Flow[Reply]:

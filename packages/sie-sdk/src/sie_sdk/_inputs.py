@@ -43,6 +43,34 @@ class EncodeCall:
     gpu: str | None = None
 
 
+@dataclass(frozen=True)
+class ScoreCall:
+    """One call of `score`, as it was made."""
+
+    model: str
+    query: Item
+    items: Sequence[Item]
+    instruction: str | None = None
+    options: Mapping[str, Any] | None = None
+    gpu: str | None = None
+
+
+@dataclass(frozen=True)
+class ExtractCall:
+    """One call of `extract`, as it was made. `items` is one item or a list of them."""
+
+    model: str
+    items: Item | Sequence[Item]
+    labels: Sequence[str] | None = None
+    output_schema: Mapping[str, Any] | None = None
+    instruction: str | None = None
+    options: Mapping[str, Any] | None = None
+    gpu: str | None = None
+
+
+Call = EncodeCall | ScoreCall | ExtractCall
+
+
 def caller(
     base_url: str,
     *,
@@ -100,9 +128,9 @@ def model_path(prefix: str, model: str) -> str:
     return prefix + quote(model, safe="/:")
 
 
-def merged_options(caller: Caller, call: EncodeCall) -> dict[str, Any]:
+def merged_options(caller: Caller, call: Call) -> dict[str, Any]:
     options = {**caller.options, **(call.options or {})}
-    if call.is_query is not None:
+    if isinstance(call, EncodeCall) and call.is_query is not None:
         options["is_query"] = call.is_query
     return options
 
@@ -115,28 +143,63 @@ def item_list(items: Item | Sequence[Item]) -> list[Item]:
     """
     found = [items] if isinstance(items, Mapping) else list(items)
     for position, item in enumerate(found):
-        if not isinstance(item, Mapping):
-            raise TypeError(f"item {position} is a {type(item).__name__}, want a dict like {{'text': '…'}}")
+        _check_item(item, f"item {position}")
     return found
 
 
-def encode_body(caller: Caller, call: EncodeCall) -> bytes:
+def body(caller: Caller, call: Call) -> bytes:
     """The request as MessagePack. Keys of items that we do not know travel too: the server says what it ignored.
 
     Raises:
         TypeError: an item, an option or metadata that has no form on the wire.
     """
-    params = {
-        "output_types": list(call.output_types) if call.output_types is not None else None,
-        "output_dtype": call.output_dtype,
-        "instruction": call.instruction,
-        "options": merged_options(caller, call) or None,
-    }
-    body: dict[str, object] = {"items": item_list(call.items)}
-    said = {name: value for name, value in params.items() if value is not None}
-    if said:
-        body["params"] = said
-    return encode(body, Format.MSGPACK)
+    match call:
+        case EncodeCall():
+            said = _encode_params(call) | _shared_params(caller, call)
+            return encode(_with_params(item_list(call.items), said), Format.MSGPACK)
+        case ScoreCall():
+            asked = {"query": call.query, "items": _scored_items(call)}
+            return encode(asked | _given(_shared_params(caller, call)), Format.MSGPACK)
+        case ExtractCall():
+            said = _extract_params(call) | _shared_params(caller, call)
+            return encode(_with_params(item_list(call.items), said), Format.MSGPACK)
+
+
+def _encode_params(call: EncodeCall) -> dict[str, object]:
+    types = list(call.output_types) if call.output_types is not None else None
+    return {"output_types": types, "output_dtype": call.output_dtype}
+
+
+def _extract_params(call: ExtractCall) -> dict[str, object]:
+    if isinstance(call.labels, str):
+        raise TypeError(f"labels is the text `{call.labels}`, want a list of texts")
+    labels = list(call.labels) if call.labels is not None else None
+    return {"labels": labels, "output_schema": call.output_schema}
+
+
+def _shared_params(caller: Caller, call: Call) -> dict[str, object]:
+    return {"instruction": call.instruction, "options": merged_options(caller, call) or None}
+
+
+def _with_params(items: list[Item], params: Mapping[str, object]) -> dict[str, object]:
+    said = _given(params)
+    return {"items": items, "params": said} if said else {"items": items}
+
+
+def _given(params: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in params.items() if value is not None}
+
+
+def _scored_items(call: ScoreCall) -> list[Item]:
+    _check_item(call.query, "query")
+    if isinstance(call.items, Mapping):
+        raise TypeError("items is one item, want a list of them")
+    return item_list(call.items)
+
+
+def _check_item(item: object, named: str) -> None:
+    if not isinstance(item, Mapping):
+        raise TypeError(f"{named} is a {type(item).__name__}, want a dict like {{'text': '…'}}")
 
 
 def _check_url(base_url: str) -> None:

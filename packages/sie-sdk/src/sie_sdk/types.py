@@ -9,8 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
+    from PIL.Image import Image
 
 OutputType = Literal["dense", "sparse", "multivector"]
 OutputDType = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -18,9 +22,9 @@ ModelState = Literal["available", "loading", "loaded", "unloading", "failed"]
 
 
 class ImageInput(TypedDict, total=False):
-    """A picture: the bytes of a file, and its format (`png`, `jpeg`, …)."""
+    """A picture, and the format that its bytes have where it is bytes (`png`, `jpeg`, …); left out, they say it."""
 
-    data: bytes
+    data: Image | NDArray[Any] | bytes | str | Path
     format: str
 
 
@@ -40,22 +44,27 @@ class VideoInput(TypedDict, total=False):
 
 
 class DocumentInput(TypedDict, total=False):
-    """A document: the bytes of a file, and its format (`pdf`, `docx`, …)."""
+    """A document: the bytes of a file or where it is, and its format (`pdf`, `docx`, …); left out, its name says it."""
 
-    data: bytes
+    data: bytes | str | Path
     format: str
 
 
 class Item(TypedDict, total=False):
-    """One input. `id` comes back with its result."""
+    """One input. `id` comes back with its result.
+
+    A picture is the bytes of a file, a path, a Pillow image or an array (height, width, 3) of uint8; all but
+    bytes need Pillow. `multivector` is for `sie_sdk.scoring`: no model reads it.
+    """
 
     id: str
     text: str
-    images: list[ImageInput]
+    images: Sequence[ImageInput | Image | NDArray[Any] | bytes | str | Path]
     audio: AudioInput
     video: VideoInput
-    document: DocumentInput
+    document: DocumentInput | bytes | str | Path
     metadata: dict[str, Any]
+    multivector: NDArray[np.float32]
 
 
 class SparseResult(TypedDict):
@@ -99,6 +108,82 @@ class EncodeResult(TypedDict, total=False):
     error: ItemErrorInfo
 
 
+class ScoreEntry(TypedDict, total=False):
+    """How well one item answers the query.
+
+    `item_id` is the item's own, or `item-` and its index. `rank` is 0 for the best. An item that failed comes last,
+    with None as its score and `error`.
+    """
+
+    item_id: str
+    score: float
+    rank: int
+    error: ItemErrorInfo
+
+
+class ScoreResult(TypedDict, total=False):
+    """Every item of a call of `score`, best first."""
+
+    model: str
+    query_id: str
+    scores: list[ScoreEntry]
+    timing: TimingInfo
+
+
+class Entity(TypedDict, total=False):
+    """A stretch of a text, characters `start` to `end` (exclusive), or a region of a picture (`bbox`)."""
+
+    text: str
+    label: str
+    score: float
+    start: int | None
+    end: int | None
+    bbox: list[int] | None
+
+
+class Relation(TypedDict):
+    """That `head` stands in `relation` to `tail`."""
+
+    head: str
+    tail: str
+    relation: str
+    score: float
+
+
+class Classification(TypedDict):
+    """One label, and how well it fits."""
+
+    label: str
+    score: float
+
+
+class DetectedObject(TypedDict):
+    """Something in a picture; `bbox` is x, y, width and height in pixels."""
+
+    label: str
+    score: float
+    bbox: list[int]
+
+
+EntityResult = Entity
+RelationResult = Relation
+ClassificationResult = Classification
+ObjectResult = DetectedObject
+
+
+class ExtractResult(TypedDict, total=False):
+    """What one item holds. `error` as of `EncodeResult`; `data` where the model fills a schema in."""
+
+    id: str
+    entities: list[Entity]
+    relations: list[Relation]
+    classifications: list[Classification]
+    objects: list[DetectedObject]
+    data: dict[str, Any]
+    timing: TimingInfo
+    error: ItemErrorInfo
+
+
 class ModelDims(TypedDict, total=False):
     """Dimensions of each output; of `sparse`, the size of the vocabulary."""
 
@@ -133,17 +218,28 @@ class PoolSpec(TypedDict, total=False):
 
 __all__ = [
     "AudioInput",
+    "Classification",
+    "ClassificationResult",
+    "DetectedObject",
     "DocumentInput",
     "EncodeResult",
+    "Entity",
+    "EntityResult",
+    "ExtractResult",
     "ImageInput",
     "Item",
     "ItemErrorInfo",
     "ModelDims",
     "ModelInfo",
     "ModelState",
+    "ObjectResult",
     "OutputDType",
     "OutputType",
     "PoolSpec",
+    "Relation",
+    "RelationResult",
+    "ScoreEntry",
+    "ScoreResult",
     "SparseResult",
     "TimingInfo",
     "VideoInput",

@@ -7,7 +7,7 @@ from typing import Any, Self, overload
 from sie_sdk import _flows, _inputs
 from sie_sdk._drivers import BlockingDriver
 from sie_sdk._verdicts import Patience
-from sie_sdk.types import EncodeResult, Item, ModelInfo, OutputDType, OutputType, PoolSpec
+from sie_sdk.types import EncodeResult, ExtractResult, Item, ModelInfo, OutputDType, OutputType, PoolSpec, ScoreResult
 
 PROVISION_TIMEOUT_S = 900.0
 
@@ -141,10 +141,122 @@ class SIEClient:
             SIEConnectionError: nobody answered.
             TypeError, ValueError: an argument that cannot be sent.
         """
+        items = self._driver.ready(items)
         call = _inputs.EncodeCall(model, items, output_types, instruction, output_dtype, is_query, options, gpu)
-        budget_s = PROVISION_TIMEOUT_S if provision_timeout_s is None else provision_timeout_s
-        patience = Patience(wait_for_capacity, budget_s, max_oom_retries)
+        patience = _patience(wait_for_capacity, provision_timeout_s, max_oom_retries)
         return self._driver.run(_flows.encode(self._caller, call, patience, started_s=self._driver.now_s()))
+
+    def score(
+        self,
+        model: str,
+        query: Item,
+        items: Sequence[Item],
+        *,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+        max_oom_retries: int = 3,
+    ) -> ScoreResult:
+        """How well each item answers a query.
+
+        Args:
+            model: as of `encode`; rerankers score pairs, others compare what they encode.
+            query: `{"text": "…"}`.
+            items: a list of such.
+            instruction: what the model is told to look for, where it takes one.
+            options: for the model; `{"profile": …}` picks a variant, `{"score_mode": …}` how bge-m3 compares.
+            gpu: as in the constructor, for this call.
+            wait_for_capacity: as of `encode`.
+            provision_timeout_s: the call's whole time, waits and tries together; None for 900.
+            max_oom_retries: how often to try again what the worker had no memory for.
+
+        Returns:
+            `scores`, one for each item, best first, each with the item's id (`item-` and its index where it has
+            none), its score and its rank from 0. Items that failed by themselves come last, with `error`.
+
+        Raises:
+            SIEError: as `encode`.
+            TypeError, ValueError: an argument that cannot be sent.
+        """
+        query, items = self._driver.ready(query), self._driver.ready(items)
+        call = _inputs.ScoreCall(model, query, items, instruction, options, gpu)
+        patience = _patience(wait_for_capacity, provision_timeout_s, max_oom_retries)
+        return self._driver.run(_flows.score(self._caller, call, patience, started_s=self._driver.now_s()))
+
+    @overload
+    def extract(
+        self,
+        model: str,
+        items: Item,
+        *,
+        labels: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+        max_oom_retries: int = 3,
+    ) -> ExtractResult: ...
+
+    @overload
+    def extract(
+        self,
+        model: str,
+        items: Sequence[Item],
+        *,
+        labels: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+        max_oom_retries: int = 3,
+    ) -> list[ExtractResult]: ...
+
+    def extract(
+        self,
+        model: str,
+        items: Item | Sequence[Item],
+        *,
+        labels: Sequence[str] | None = None,
+        output_schema: Mapping[str, Any] | None = None,
+        instruction: str | None = None,
+        options: Mapping[str, Any] | None = None,
+        gpu: str | None = None,
+        wait_for_capacity: bool = True,
+        provision_timeout_s: float | None = None,
+        max_oom_retries: int = 3,
+    ) -> ExtractResult | list[ExtractResult]:
+        """What is in one item or in each of a list: entities, relations, classes, objects, or data of a schema.
+
+        Args:
+            model: as of `encode`.
+            items: `{"text": "…"}`, or a list of such; results come in the same order.
+            labels: what to look for: kinds of entities, or classes.
+            output_schema: a JSON schema, for models that fill one in.
+            instruction: for models that take one.
+            options: for the model; `{"profile": …}` picks a variant.
+            gpu: as in the constructor, for this call.
+            wait_for_capacity: as of `encode`.
+            provision_timeout_s: the call's whole time, waits and tries together; None for 900.
+            max_oom_retries: how often to try again what the worker had no memory for.
+
+        Returns:
+            For each item a dict with `entities`, `relations`, `classifications` and `objects`, empty where the
+            model finds none; in a list, an item that failed by itself has `error`.
+
+        Raises:
+            SIEError: as `encode`.
+            TypeError, ValueError: an argument that cannot be sent.
+        """
+        items = self._driver.ready(items)
+        call = _inputs.ExtractCall(model, items, labels, output_schema, instruction, options, gpu)
+        patience = _patience(wait_for_capacity, provision_timeout_s, max_oom_retries)
+        return self._driver.run(_flows.extract(self._caller, call, patience, started_s=self._driver.now_s()))
 
     def list_models(self) -> list[ModelInfo]:
         """Every model that the server would serve, loaded or not.
@@ -161,3 +273,8 @@ class SIEClient:
             RequestError: 404 for an id that is not known; the message names the nearest.
         """
         return self._driver.run(_flows.get_model(self._caller, model, started_s=self._driver.now_s()))
+
+
+def _patience(wait_for_capacity: bool, provision_timeout_s: float | None, max_oom_retries: int) -> Patience:
+    budget_s = PROVISION_TIMEOUT_S if provision_timeout_s is None else provision_timeout_s
+    return Patience(wait_for_capacity, budget_s, max_oom_retries)
