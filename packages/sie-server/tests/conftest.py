@@ -11,7 +11,7 @@ from sie_core.http.auth import Auth, configure
 from sie_core.ids import ModelId
 from sie_server.api.inference import Identity
 from sie_server.engine.engine import Limits
-from sie_server.engine.residency import Made, Say
+from sie_server.engine.residency import Made, Say, Take
 from sie_testing.site import OTHER, REVISION, Site, catalog, spec
 from sie_testing.tiny import TinyModel
 
@@ -36,7 +36,7 @@ def sites() -> Iterator[Sites]:
         """The first load gets the first of `models`, the second the next, and the last one serves all others."""
         left = list(models) or [TinyModel()]
 
-        def load(wanted: ModelSpec, say: Say) -> Made:
+        def load(wanted: ModelSpec, say: Say, take: Take) -> Made:
             outcome = left.pop(0) if len(left) > 1 else left[0]
             if isinstance(outcome, Exception):
                 raise outcome

@@ -23,9 +23,9 @@ from sie_core.catalog.spec import ModelSpec
 from sie_core.http import log
 from sie_core.ids import ModelId, parse_machine_profile
 from sie_core.settings import SettingsError
-from sie_server import __version__, weights
+from sie_server import __version__, machine, weights
 from sie_server.engine.engine import Engine, Limits
-from sie_server.engine.residency import Failed, Made, Resident, Say, State
+from sie_server.engine.residency import Failed, Load, Made, Resident, Say, State, Take
 from sie_server.observability import EVENT_LOADING, EVENT_MODEL_FAILED, EVENT_READY
 from sie_server.settings import ServeSettings
 from sie_server.sources import Sources, check_offered
@@ -40,6 +40,9 @@ logger = logging.getLogger("sie.worker")
 
 IMPORT_S = 1.0
 """The longest that the server waits for the engine to be imported."""
+
+MODELS_SHARE = 0.8
+"""What models may hold of the memory that this process may use, where nobody said."""
 
 SLOW_S = 1.0
 """A start that takes longer than this says what it is waiting for."""
@@ -139,7 +142,7 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     news = News(kept, gives_up=settings.cluster_cache is None, as_json=settings.log_json, started_s=started_s)
     imported = threading.Event()
     make = maker(settings, sources, when_imported=imported.set)
-    engine = Engine(make, limits=limits(settings), kept=kept, on_change=news.changed)
+    engine = Engine(make, limits=limits(settings), kept=kept, on_change=news.changed, measure=machine.anonymous_bytes)
     begun = [spec for model in kept if (spec := catalog.find(model)) is not None]
     for spec in begun:
         engine.residency.begin(spec)
@@ -194,6 +197,8 @@ def limits(settings: ServeSettings) -> Limits:
         batch_tokens=settings.batch_tokens,
         streams=streams_of(cores())[0],
         tokenizer_threads=settings.tokenizer_threads,
+        memory_bytes=settings.model_memory_bytes or int(machine.memory_bytes() * MODELS_SHARE),
+        idle_evict_s=settings.idle_evict_s,
     )
 
 
@@ -227,16 +232,14 @@ def cpu_name() -> str:
         return os.uname().machine
 
 
-def maker(
-    settings: ServeSettings, sources: Sources, *, when_imported: Callable[[], object]
-) -> Callable[[ModelSpec, Say], Made]:
+def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[[], object]) -> Load:
     """What the engine loads models by: files that are verified, then a graph built of them.
 
     `when_imported`: called when a load needs the interpreter no more, or waits for somebody, or failed.
     """
     streams, threads = streams_of(cores())
 
-    def make(spec: ModelSpec, say: Say) -> Made:
+    def make(spec: ModelSpec, say: Say, take: Take) -> Made:
         told = Told(settings.log_json)
 
         def tell(state: weights.State) -> None:
@@ -256,6 +259,7 @@ def maker(
                 streams=streams,
                 threads=threads,
                 when_imported=when_imported,
+                take=take,
             )
         finally:
             when_imported()

@@ -19,6 +19,12 @@ QUEUE_DEPTH: Final = "sie_queue_depth"
 QUEUED_TOKENS: Final = "sie_queued_tokens"
 MODEL_LOADED: Final = "sie_model_loaded"
 MODEL_MEMORY: Final = "sie_model_memory_bytes"
+MODEL_PREDICTED: Final = "sie_model_memory_predicted_bytes"
+MEMORY_BUDGET: Final = "sie_memory_budget_bytes"
+LOADS_WAITING: Final = "sie_model_loads_waiting"
+EVICTED: Final = "sie_models_evicted_total"
+SPLITS: Final = "sie_oom_batch_splits"
+DEVICE_SECONDS: Final = "sie_device_seconds_total"
 LOAD_SECONDS: Final = "sie_model_load_seconds"
 LOAD_FAILURES: Final = "sie_model_load_failures"
 
@@ -53,7 +59,15 @@ class Metrics:
         self.queue_depth = Gauge(QUEUE_DEPTH, "Items that wait for the device.", ("model",))
         self.queued_tokens = Gauge(QUEUED_TOKENS, "Tokens admitted and not yet answered.")
         self.loaded = Gauge(MODEL_LOADED, "1 for each model that answers at once.", ("model", "device"))
-        self.memory = Gauge(MODEL_MEMORY, "What a loaded model holds, about.", ("model", "device"))
+        self.memory = Gauge(
+            MODEL_MEMORY, "What a model counts for in the budget: measured where it could be.", ("model", "device")
+        )
+        self.predicted = Gauge(MODEL_PREDICTED, "What its files said that it would take.", ("model", "device"))
+        self.budget = Gauge(MEMORY_BUDGET, "What all models together may hold.")
+        self.loads_waiting = Gauge(LOADS_WAITING, "Loads that wait for memory.")
+        self.evicted = Counter(EVICTED, "Models unloaded to make room, or because nobody used them.", ("model",))
+        self.device_seconds = Counter(DEVICE_SECONDS, "Time that device threads spent on a model.", ("model",))
+        self.splits = Counter(SPLITS, "Batches run again in halves for want of memory.", ("model",))
         self.load_seconds = Gauge(LOAD_SECONDS, "How long the last load took.", ("model",))
         self.load_failures = Gauge(LOAD_FAILURES, "Loads that failed since the start.", ("model", "error_class"))
 

@@ -97,6 +97,16 @@ class ServeSettings:
     tokenizer_threads: int = setting("SIE_TOKENIZER_THREADS", 2)
     """Threads that tokenise, beside those that own the device. One does about a million tokens a second."""
 
+    model_memory_bytes: int | None = setting("SIE_MODEL_MEMORY_BYTES", None, least=1)
+    """Most bytes that loaded models may hold together. A model that does not fit has others go for it, the least
+    recently used first; those of `SIE_PRELOAD_MODELS` stay. Unset: four fifths of what this process may use, which is
+    the machine's memory or the least limit of a control group (v1 or v2) above it; the rest is for batches and
+    bodies."""
+
+    idle_evict_s: float | None = setting("SIE_IDLE_EVICT_S", None, least=10, most=86_400)
+    """Seconds after which a model that no call has named is unloaded; those of `SIE_PRELOAD_MODELS` stay. Unset: models
+    stay until their memory is needed."""
+
     max_body_bytes: int = setting("SIE_MAX_BODY_BYTES", 64 * MIB)
     """Longest request body; a longer one is answered 413 before it is read."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ from sie_core.wire.arrays import from_wire
 from sie_server.api.inference import Identity
 from sie_server.api.routes import Worker
 from sie_server.engine.engine import Engine, Limits
-from sie_server.engine.residency import Loading, Made, Say, State
+from sie_server.engine.residency import Load, Loading, State
+from sie_testing.tiny import TinyModel
 
 T = TypeVar("T")
 TINY = ModelId("acme/tiny")
@@ -87,7 +88,7 @@ class Site:
 
     def __init__(
         self,
-        loads: Callable[[ModelSpec, Say], Made],
+        loads: Load,
         *,
         catalog: Catalog,
         kept: Sequence[ModelId],
@@ -149,6 +150,12 @@ class Site:
         data = body if isinstance(body, bytes) else msgspec.json.encode(body)
         all_headers = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
         return await self.asking(Caller([_last(data)]), "POST", path, all_headers)
+
+    def unloaded(self, model: TinyModel) -> bool:
+        """Whether it is closed, once whatever is being unloaded has been."""
+        for thread in self.engine._unloading:
+            thread.join(30)
+        return model.closed
 
     def close(self) -> None:
         self.engine.close()

@@ -54,6 +54,7 @@ class TinyModel:
 
     precision: Precision = "f32"
     memory_bytes: int = 1024
+    batch_tokens: int | None = None
 
     @property
     def dims(self) -> Mapping[OutputType, int]:

@@ -88,9 +88,7 @@ class Engine:
         self.clock = clock
         self.queued_tokens = 0
         self.room = Room(limits.memory_bytes, evict=self._evict, measure=measure, clock=clock)
-        self.residency = Residency(
-            load, room=self.room, queue=self._queue, kept=kept, on_change=on_change, clock=clock
-        )
+        self.residency = Residency(load, room=self.room, queue=self._queue, kept=kept, on_change=on_change, clock=clock)
         self._executor = Executor(streams=limits.streams, deliver=self._deliver, clock=clock)
         self._pool = ThreadPoolExecutor(limits.tokenizer_threads, thread_name_prefix="tokenizer")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -258,6 +256,9 @@ class Engine:
             self.metrics.batch_items.observe(len(taken.batch), model_id)
             self.metrics.batch_tokens.observe(tokens, model_id)
             self.metrics.tokens.add(model_id, by=tokens)
+            self.metrics.device_seconds.add(model_id, by=finished.ended_s - finished.started_s)
+        if finished.splits:
+            self.metrics.splits.add(model_id, by=finished.splits)
 
 
 def _answer(model: Model, call: Call, prepared: Sequence[Prepared], ticket: Ticket) -> Answer:

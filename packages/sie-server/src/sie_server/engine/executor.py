@@ -1,8 +1,9 @@
 """The threads that own the device: one per stream, each taking the next batch of whoever has had least of it.
 
 A thread that is free takes what waits at that moment and runs it; nothing is timed. Whose turn it is among several
-models, `fairness` says; which of a model's jobs, `batcher`. A batch that fails is run again in halves, so that one bad item fails alone and an answer that did not fit in memory may fit in
-two; results go to `deliver`, which puts them back on the event loop.
+models, `fairness` says; which of a model's jobs, `batcher`. A batch that fails is run again in halves, so that one
+bad item fails alone and an answer that did not fit in memory may fit in two; results go to `deliver`, which puts them
+back on the event loop.
 """
 
 import logging
@@ -24,13 +25,18 @@ logger = logging.getLogger("sie.executor")
 
 
 class Finished(Struct, frozen=True):
-    """One batch, run: `results` in the order of `batch`; times of the monotonic clock, in seconds."""
+    """One batch, run: `results` in the order of `batch`; times of the monotonic clock, in seconds.
+
+    Attributes:
+        splits: how often it, or a part of it, did not fit in memory and was halved.
+    """
 
     scheduler: Scheduler
     taken: Taken
     results: Sequence[Outcome]
     started_s: float
     ended_s: float
+    splits: int
 
 
 class _Turn(Struct, frozen=True):
@@ -102,15 +108,16 @@ class Executor:
     def _run(self, turn: _Turn, stream: int) -> None:
         """Apart from the loop, so that a thread that waits for work keeps no model in memory."""
         scheduler, taken = turn.scheduler, turn.taken
+        splits: list[int] = []
         started_s = self._clock()
-        results = run_split(scheduler.model, taken.batch, stream=stream)
+        results = run_split(scheduler.model, taken.batch, stream=stream, on_split=splits.append)
         ended_s = self._clock()
         if taken.batch:
             with self._ready:
                 took_s = ended_s - started_s
                 self._shares.end(scheduler, charged_s=turn.charged_s, tokens=turn.tokens, took_s=took_s)
             scheduler.ran()
-        self._deliver(Finished(scheduler, taken, results, started_s, ended_s))
+        self._deliver(Finished(scheduler, taken, results, started_s, ended_s, len(splits)))
 
     def _pick(self) -> _Turn | None:
         """A batch of the model that has had least of the device."""
@@ -127,8 +134,14 @@ class Executor:
         return None
 
 
-def run_split(model: Model, batch: Sequence[Job], *, stream: int) -> list[Outcome]:
-    """Each job's output, or the error that it alone has."""
+def run_split(
+    model: Model, batch: Sequence[Job], *, stream: int, on_split: Callable[[int], object] = lambda items: None
+) -> list[Outcome]:
+    """Each job's output, or the error that it alone has; in the order of `batch`, however it was halved.
+
+    Args:
+        on_split: told the number of jobs of a part that did not fit in memory, before its halves are run.
+    """
     if not batch:
         return []
     try:
@@ -144,8 +157,14 @@ def run_split(model: Model, batch: Sequence[Job], *, stream: int) -> list[Outcom
         )
         if len(batch) == 1:
             return [_as_answer(error, batch[0])]
+        if is_out_of_memory(error):
+            on_split(len(batch))
+    # Outside of the handler, where the error would keep alive what the failed attempt had allocated.
     half = len(batch) // 2
-    return [*run_split(model, batch[:half], stream=stream), *run_split(model, batch[half:], stream=stream)]
+    return [
+        *run_split(model, batch[:half], stream=stream, on_split=on_split),
+        *run_split(model, batch[half:], stream=stream, on_split=on_split),
+    ]
 
 
 def _as_answer(error: Exception, job: Job) -> ApiError:

@@ -4,8 +4,12 @@ A model is loaded on the first call that names it, or at the start when the oper
 in a thread of its own, so that a slow download holds up nothing else. Callers meanwhile are told to come
 again. A failure is kept with its reason: callers get it at once, and it is tried again only after a pause
 that fits its cause, by the next call, or unasked for a model that the operator named.
+
+What a model may take of the machine's memory is `room`'s to say: a load claims it once its files are there and
+before it takes any, so that a slow download keeps nothing from anybody.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -17,6 +21,8 @@ from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferE
 from sie_core.catalog.spec import ModelSpec
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
+from sie_server.engine.memory import NoRoom, is_out_of_memory
+from sie_server.engine.room import Abandoned, Room
 from sie_server.engine.scheduler import Scheduler
 from sie_server.models.calls import LoadError, Model
 from sie_server.observability import EVENT_BUG, EVENT_MODEL_LOADED
@@ -44,6 +50,7 @@ class Resident(Struct, eq=False):
     Attributes:
         load_s: how long the load took.
         calls: calls inside the engine now; the event loop's thread counts them.
+        used_s: when the last of them ended; None before the first.
         retired: taken out of the catalog, to be closed after its last call.
     """
 
@@ -52,11 +59,16 @@ class Resident(Struct, eq=False):
     scheduler: Scheduler
     load_s: float
     calls: int = 0
+    used_s: float | None = None
     retired: bool = False
 
     @property
     def model(self) -> Model:
         return self.made.model
+
+    @property
+    def memory_bytes(self) -> int:
+        return self.made.model.memory_bytes
 
 
 class Failure(Struct, frozen=True):
@@ -98,6 +110,12 @@ class Failed(Struct, frozen=True):
 State = Loading | Resident | Failed
 Say = Callable[[str], None]
 
+Take = Callable[[int], None]
+"""Claims so many bytes for a model whose files are there; returns when they may be taken."""
+
+Load = Callable[[ModelSpec, Say, Take], Made]
+"""Makes a model of a spec; blocks; says what it is doing; raises what `failure_of` reads."""
+
 
 def failure_of(error: Exception) -> Failure:
     """What an exception of a load means to callers and to the operator."""
@@ -114,18 +132,35 @@ def failure_of(error: Exception) -> Failure:
         case TrustError():
             return Failure("INTEGRITY", message, hint, True, PROBE_S, error.exit_code)
         case LoadError():
-            return Failure("UNSUPPORTED", message, hint, True, None, 4)
-        case MemoryError():
+            return Failure("UNSUPPORTED", message, hint, True, PROBE_S, 4)
+        case NoRoom():
+            return Failure("OOM", message, hint, True, PROBE_S, 7)
+        case _ if is_out_of_memory(error):
             return Failure("OOM", "the model does not fit in memory", hint, False, PROBE_S, 7)
+        case OSError():
+            return _of_the_machine(error, message)
         case _:
             return Failure("UNKNOWN", f"{type(error).__name__}: {message}", hint, True, None, 1)
+
+
+def _of_the_machine(error: OSError, message: str) -> Failure:
+    """What a file on this machine's own disk would not do."""
+    match error.errno:
+        case errno.EACCES | errno.EPERM:
+            return Failure("GATED", message, "this process may not read it: give it the permission", True, PROBE_S, 6)
+        case errno.ENOENT:
+            return Failure("NOT_FOUND", message, None, True, PROBE_S, 4)
+        case errno.ENOSPC | errno.EDQUOT:
+            return Failure("NO_SPACE", message, "free some of the disk", True, PROBE_S, 7)
+        case _:
+            return Failure("UNKNOWN", message, None, False, PROBE_S, 1)
 
 
 class Residency:
     """State by model id. States are replaced whole, so reading one takes no lock.
 
     Args:
-        load: makes a model of a spec; blocks; says what it is doing; raises what `failure_of` reads.
+        room: what models may take of the memory.
         queue: makes the queue of a model that was built, before anybody can see that it is loaded.
         kept: ids that the operator named: loaded at the start and tried again by themselves.
         on_change: told in the loading thread after each new state.
@@ -133,8 +168,9 @@ class Residency:
 
     def __init__(
         self,
-        load: Callable[[ModelSpec, Say], Made],
+        load: Load,
         *,
+        room: Room,
         queue: Callable[[ModelId, Model], Scheduler],
         kept: Iterable[ModelId] = (),
         on_change: Callable[[ModelId, State], None] = lambda model_id, state: None,
@@ -143,6 +179,7 @@ class Residency:
         self.kept = frozenset(kept)
         self.failures: dict[tuple[ModelId, str], int] = {}
         self._load = load
+        self._room = room
         self._queue = queue
         self._on_change = on_change
         self._clock = clock
@@ -197,19 +234,26 @@ class Residency:
             state = self._states.pop(model_id, None)
             self._specs.pop(model_id, None)
             self._owners.pop(model_id, None)
-        return state if isinstance(state, Resident) else None
+        if isinstance(state, Resident):
+            return state
+        self._room.look_again()  # its load may be waiting for memory that nobody needs any more
+        return None
 
     def close(self) -> None:
         """Nothing is begun or tried again after this."""
         self._closing.set()
+        self._room.close()
 
     def _attempt(self, load: "_Load") -> None:
         """One load; for a model that the operator named as many more as it takes."""
         while True:
-            state = self._outcome(load)
+            try:
+                state = self._outcome(load)
+            except Abandoned:
+                return
             if not self._publish(load, state):
                 if isinstance(state, Resident):
-                    state.scheduler.retire()
+                    self._throw_away(state)
                 return
             pause_s = state.failure.again_after_s if isinstance(state, Failed) and load.spec.id in self.kept else None
             if pause_s is None or self._closing.wait(pause_s):
@@ -220,17 +264,37 @@ class Residency:
 
     def _outcome(self, load: "_Load") -> Resident | Failed:
         spec, started_s = load.spec, self._clock()
+        claim = self._room.open(spec.id, pinned=spec.id in self.kept)
+
+        def say(note: str) -> None:
+            self._note(load, started_s, note)
+
+        def take(size_bytes: int) -> None:
+            self._room.take(claim, size_bytes, wanted=lambda: self._owners.get(spec.id) is load, say=say)
+            say("")
+
         try:
-            made = self._load(spec, lambda note: self._note(load, started_s, note))
+            made = self._load(spec, say, take)
+        except Abandoned:
+            raise
         except Exception as error:  # every failure of a load becomes an answer to whoever asks for the model
+            self._room.failed(claim)
             failure = failure_of(error)
             if failure.error_class == "UNKNOWN":
                 logger.exception(EVENT_BUG, extra={"fields": {"model": spec.id}})
             return self._failed(load, failure)
         load_s = self._clock() - started_s
+        resident = Resident(spec, made, self._queue(spec.id, made.model), load_s)
+        self._room.loaded(claim, resident)
         fields = {"model": spec.id, "revision": made.revision, "verified": made.verified, "seconds": round(load_s, 3)}
+        fields |= {"predicted_bytes": claim.predicted_bytes, "measured_bytes": claim.measured_bytes}
         logger.info(EVENT_MODEL_LOADED, extra={"fields": fields})
-        return Resident(spec, made, self._queue(spec.id, made.model), load_s)
+        return resident
+
+    def _throw_away(self, resident: Resident) -> None:
+        """One that nobody has seen."""
+        self._room.leaving(resident)
+        resident.scheduler.retire(lambda: self._room.gone(resident))
 
     def _note(self, load: "_Load", since_s: float, note: str) -> None:
         with self._lock:

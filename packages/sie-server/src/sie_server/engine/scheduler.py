@@ -1,7 +1,7 @@
 """The queue of one loaded model: a batcher, the lock around it, and the jobs that nobody wants any more."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 
@@ -28,6 +28,7 @@ class Scheduler:
         self._batcher: Batcher[Job] = Batcher(budget_tokens)
         self._running = 0
         self._retired = False
+        self._closed: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._batcher)
@@ -61,14 +62,23 @@ class Scheduler:
             self._running -= 1
             closes = self._retired and not self._running
         if closes:
-            self.model.close()
+            self._close()
 
-    def retire(self) -> None:
-        """No job comes any more: what waits has no caller, and the model is closed once no batch is running."""
+    def retire(self, closed: Callable[[], None] = lambda: None) -> None:
+        """No job comes any more: what waits has no caller, and the model is closed once no batch is running.
+
+        Args:
+            closed: told afterwards, in whatever thread closed it.
+        """
         with self._lock:
             while self._batcher.take():
                 pass
             closes = not self._retired and not self._running
             self._retired = True
+            self._closed = closed
         if closes:
-            self.model.close()
+            self._close()
+
+    def _close(self) -> None:
+        self.model.close()
+        self._closed()

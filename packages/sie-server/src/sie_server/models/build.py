@@ -30,6 +30,7 @@ def load(
     streams: int,
     threads: int,
     when_imported: Callable[[], object] = lambda: None,
+    take: Callable[[int], object] = lambda size_bytes: None,
 ) -> LoadedModel:
     """The model, warm: its first call is as fast as any.
 
@@ -39,6 +40,7 @@ def load(
         streams: how many batches run at once, each on a thread of the caller's.
         threads: of each stream.
         when_imported: called once the engine is imported, and the rest leaves the interpreter to others.
+        take: told how many bytes the model will hold, before it takes them; returns when they may be taken.
 
     Raises:
         LoadError: the snapshot, or what is asked of it, cannot be served.
@@ -54,7 +56,9 @@ def load(
     from sie_server.models.ops.openvino import OpenvinoOps, precision_for
 
     when_imported()
-    ops = OpenvinoOps(checkpoint, precision_for(precision))
+    decided = precision_for(precision)
+    take(checkpoint.predicted(decided).computed)
+    ops = OpenvinoOps(checkpoint, decided)
     hidden = backbone.build(ops, config, _prefix(backbone, checkpoint))
     ops.output(HIDDEN, hidden)
     heads = _heads(derived)

@@ -221,6 +221,11 @@ class Model(Protocol):
         ...
 
     @property
+    def batch_tokens(self) -> int | None:
+        """Most tokens that one of its batches should have; None: as many as the worker is set to."""
+        ...
+
+    @property
     def memory_bytes(self) -> int:
         """What it holds beside the mapped checkpoint, about: the packed weights."""
         ...

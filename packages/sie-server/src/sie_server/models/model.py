@@ -78,6 +78,7 @@ class LoadedModel:
         text: what texts go through.
         tasks: what it does.
         pictures: what pictures go through, if it takes any.
+        batch_tokens: most tokens in one of its batches; None: as many as the worker is set to.
     """
 
     name: str
@@ -86,6 +87,7 @@ class LoadedModel:
     text: Tower
     tasks: Mapping[Task, TaskOf]
     pictures: Tower | None = None
+    batch_tokens: int | None = None
 
     @property
     def precision(self) -> Precision:

@@ -1,0 +1,84 @@
+"""What this machine, or the container on it, leaves this process in memory, and how much of it is taken.
+
+Not here: what of it models may have (`settings`), and who goes for whom (`engine.memory`).
+"""
+
+import ctypes
+import functools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+ROOT: Final = Path("/")
+
+_V1, _V2 = "memory.limit_in_bytes", "memory.max"
+
+
+def memory_bytes(root: Path = ROOT) -> int:
+    """What this process may use: the machine's memory, or the least that a control group above it allows.
+
+    Reads `/proc/meminfo`, and for every group from the process's own (`/proc/self/cgroup`) up to the root `memory.max`
+    (version 2) or `memory.limit_in_bytes` (version 1). In a container the groups are mounted so that its own is the
+    root, whatever path it is told; that is why paths that are not there are passed over.
+
+    Args:
+        root: where `proc` and `sys` are.
+    """
+    total = _total(root)
+    return min([total, *(limit for limit in _limits(root) if 0 < limit < total)])
+
+
+def anonymous_bytes(root: Path = ROOT) -> int | None:
+    """What this process has in memory that is not a file's: packed weights, buffers, Python's own. None off Linux."""
+    try:
+        _, resident, shared, *_ = (root / "proc/self/statm").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def give_back() -> None:
+    """Has the C library hand back to the system what is free; with one that cannot, nothing."""
+    _trim()(0)
+
+
+def _total(root: Path) -> int:
+    try:
+        first = (root / "proc/meminfo").read_text().split("\n", 1)[0]  # MemTotal:       24684096 kB
+        return int(first.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _limits(root: Path) -> Iterator[int]:
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        number, controllers, group = line.split(":", 2)
+        if number == "0" and not controllers:
+            yield from _upwards(root / "sys/fs/cgroup", group, _V2)
+        elif "memory" in controllers.split(","):
+            yield from _upwards(root / "sys/fs/cgroup/memory", group, _V1)
+
+
+def _upwards(mount: Path, group: str, file: str) -> Iterator[int]:
+    inside = PurePosixPath(group.lstrip("/"))
+    for at in (inside, *inside.parents):
+        try:
+            said = (mount / at / file).read_text().strip()
+        except OSError:
+            continue
+        if said.isdigit():  # version 2 says `max` for no limit
+            yield int(said)
+
+
+@functools.cache
+def _trim() -> Callable[[int], object]:
+    trim: Callable[[int], object] = getattr(ctypes.CDLL(None), "malloc_trim", _nothing)
+    return trim
+
+
+def _nothing(pad: int) -> None: ...
