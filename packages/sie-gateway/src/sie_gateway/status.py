@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import UNSET, Struct
 
 from sie_core.catalog.catalog import Catalog
-from sie_core.catalog.spec import ModelSpec
-from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, WorkerStatus
+from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, WorkerStatus, profiles
 from sie_gateway.workers import Freshness, Worker
 
 
@@ -111,9 +110,9 @@ def _entry(name: str, catalog: Catalog, up: Sequence[tuple[Worker, WorkerStatus]
     return ModelEntry(
         name=name,
         id=name,
-        inputs=["text"],
+        inputs=list(spec.inputs) if spec is not None else [],
         outputs=list(spec.outputs) if spec is not None else [],
-        dims=_dims(spec),
+        dims=ModelDims(**spec.sizes) if spec is not None else ModelDims(),
         loaded=loaded,
         state="loaded" if loaded else "available",
         max_sequence_length=spec.max_tokens if spec is not None else None,
@@ -121,15 +120,11 @@ def _entry(name: str, catalog: Catalog, up: Sequence[tuple[Worker, WorkerStatus]
         verified=all(one.verified for one in served) if served else None,
         precision=",".join(sorted({one.precision for one in served})) or UNSET,
         device=", ".join(sorted({status.hardware for _, status in serving if name in status.served})) or UNSET,
-        profiles={"default": {"is_default": True}},
+        profiles=profiles(spec.variants if spec is not None else ()),
         bundles=bundles or sorted({status.bundle for _, status in serving}),
         worker_count=len(serving),
         workers=[worker.name for worker, _ in serving],
     )
-
-
-def _dims(spec: ModelSpec | None) -> ModelDims:
-    return ModelDims(dense=spec.dense.dim if spec is not None and spec.dense is not None else None)
 
 
 def _worker(worker: Worker, status: WorkerStatus, now_s: float) -> WorkerSummary:

@@ -207,6 +207,12 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         }
         return tuple(name for name, head in heads.items() if head is not None)
 
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """The size of each output of `encode` that the model has; None where only the snapshot says it."""
+        heads = {"dense": self.dense, "sparse": self.sparse, "multivector": self.multivector}
+        return {name: head.dim for name, head in heads.items() if head is not None}
+
 
 def parse_spec(text: str | bytes, *, where: str) -> ModelSpec:
     """A spec from YAML.

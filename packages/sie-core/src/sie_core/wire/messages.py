@@ -5,6 +5,7 @@ caller sends and we do not know are reported, not refused (`X-SIE-Warnings`): v0
 The shapes are those of SIE v0.3.1; where ours go beyond it, `docs/formats/wire.md` says so.
 """
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType
@@ -316,6 +317,11 @@ class ModelEntry(Struct):
     id: str = ""
     object: str = "model"
     owned_by: str = "sie"
+
+
+def profiles(variants: Iterable[str]) -> dict[str, dict[str, bool]]:
+    """A model's variants as `ModelEntry` lists them: its plain form is the default."""
+    return {"default": {"is_default": True}} | {name: {"is_default": name == "default"} for name in variants}
 
 
 class ModelList(Struct):

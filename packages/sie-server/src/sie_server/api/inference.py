@@ -1,4 +1,4 @@
-"""`POST /v1/encode/{model}`, and what `score` and `extract` say: one call from its bytes to its bytes.
+"""`POST /v1/encode|score|extract/{model}`: one call from its bytes to its bytes.
 
 The order of the checks is the interface's: the machine asked for, the body, the model, its task, whether it
 is loaded, the options.
@@ -13,15 +13,15 @@ from sie_core.http.asgi import Header, Receive, Scope, Send
 from sie_core.http.respond import read_body, send_bytes
 from sie_core.wire import codec
 from sie_core.wire.envelope import Envelope
-from sie_core.wire.messages import EncodedItem, EncodeRequest, EncodeResponse, ItemError, Timing
+from sie_core.wire.messages import Timing
 from sie_server import __version__
 from sie_server.api.offer import Offer
-from sie_server.api.reading import EncodeCall, encode_call, no_such_task, refuse_empty
-from sie_server.engine import quantise
+from sie_server.api.reading import REQUESTS, read_call, refuse_empty, refuse_undeclared
+from sie_server.api.writing import response
 from sie_server.engine.engine import Answer, Engine
 from sie_server.engine.jobs import Stamps, Ticket
 from sie_server.engine.residency import Resident
-from sie_server.models.calls import Output, Result
+from sie_server.models.calls import Call
 
 WATCH_AFTER_S = 0.05
 """A call still unanswered after this is watched for a caller that hangs up; most are over before."""
@@ -65,30 +65,30 @@ class Inference:
     ) -> None:
         """Raises `ApiError`, and `CallerGone` when there is nobody to answer."""
         arrived_s = self.engine.clock()
-        self._refuse_other_machine(envelope)
+        self.refuse_other_machine(envelope)
         body = await read_body(scope, receive, limit_bytes=self.max_body_bytes)
-        if envelope.verb != "encode":
-            raise no_such_task(envelope.verb, offer.spec(envelope.model))
         fmt = codec.body_format(envelope.content_type)
-        request = codec.decode_as(body, fmt, EncodeRequest)
+        struct = REQUESTS[envelope.verb]
+        request = codec.decode_as(body, fmt, struct)
         refuse_empty(request.items)
         spec = offer.spec(envelope.model)
+        refuse_undeclared(envelope.verb, spec)
         resident = self.engine.residency.look(spec)
-        asked = encode_call(request, spec)
-        timeout_s = None if envelope.timeout_ms is None else envelope.timeout_ms / 1000
-        ticket = self.engine.ticket(arrived_s=arrived_s, timeout_s=timeout_s)
-        answer = await self._watched(resident, asked, ticket, receive)
+        asked = read_call(request, spec)
+        ticket = self.ticket(envelope, arrived_s=arrived_s)
+        answer = await self.run(resident, asked.call, ticket, receive)
+        timing = self.timed(envelope.model, envelope.verb, answer)
         reply = codec.reply_format(envelope.accept, envelope.content_type)
-        encoded, timing = self._encoded(envelope.model, asked, answer, reply)
-        warnings = codec.unknown_keys(body, fmt, EncodeRequest)
-        headers = [
-            SERVER_VERSION,
-            (b"x-request-id", request_id.encode()),
-            *_about(resident, answer, timing, warnings),
-        ]
+        encoded = codec.encode(response(envelope.model, asked, answer.results, timing), reply)
+        headers = about(resident, answer, timing, codec.unknown_keys(body, fmt, struct), request_id=request_id)
         await send_bytes(send, 200, encoded, content_type=codec.CONTENT_TYPES[reply].encode(), headers=headers)
 
-    def _refuse_other_machine(self, envelope: Envelope) -> None:
+    def ticket(self, envelope: Envelope, *, arrived_s: float) -> Ticket:
+        timeout_s = None if envelope.timeout_ms is None else envelope.timeout_ms / 1000
+        return self.engine.ticket(arrived_s=arrived_s, timeout_s=timeout_s)
+
+    def refuse_other_machine(self, envelope: Envelope) -> None:
+        """Raises `ApiError` where the call is for another kind of machine, or another bundle."""
         mine = self.identity.machine_profile
         if envelope.machine_profile is not None and mine is not None and envelope.machine_profile != mine:
             raise ApiError(
@@ -102,22 +102,21 @@ class Inference:
                 f"the call is for bundle `{envelope.bundle}`, this worker serves `{self.identity.bundle}`",
             )
 
-    async def _watched(self, resident: Resident, asked: EncodeCall, ticket: Ticket, receive: Receive) -> Answer:
+    async def run(self, resident: Resident, call: Call, ticket: Ticket, receive: Receive) -> Answer:
         """Runs the call; a caller that hangs up meanwhile abandons it."""
         watch: list[asyncio.Task[None]] = []
         timer = self.engine.loop.call_later(
             WATCH_AFTER_S, lambda: watch.append(self.engine.loop.create_task(_abandon_when_gone(receive, ticket)))
         )
         try:
-            return await self.engine.run(resident, asked.call, ticket)
+            return await self.engine.run(resident, call, ticket)
         finally:
             timer.cancel()
             for task in watch:
                 task.cancel()
 
-    def _encoded(self, model: str, asked: EncodeCall, answer: Answer, reply: codec.Format) -> tuple[bytes, Timing]:
-        """The body, and the timing that stands in it."""
-        items = [_item(result, item_id, asked) for result, item_id in zip(answer.results, asked.ids, strict=True)]
+    def timed(self, model: str, endpoint: str, answer: Answer) -> Timing:
+        """Where the call's time went until now, which the metrics are told too."""
         timing = _timing(answer.stamps, self.engine.clock())
         for phase, milliseconds in (
             ("total", timing.total_ms),
@@ -126,27 +125,14 @@ class Inference:
             ("inference", timing.inference_ms),
             ("postprocessing", timing.postprocessing_ms or 0.0),
         ):
-            self.engine.metrics.seconds.observe(milliseconds / 1000, model, "encode", phase)
-        return codec.encode(EncodeResponse(model=model, items=items, timing=timing), reply), timing
+            self.engine.metrics.seconds.observe(milliseconds / 1000, model, endpoint, phase)
+        return timing
 
 
 async def _abandon_when_gone(receive: Receive, ticket: Ticket) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
     ticket.abandon()
-
-
-def _item(result: Result, item_id: str | None, asked: EncodeCall) -> EncodedItem:
-    if isinstance(result, ApiError):
-        return EncodedItem(id=item_id, error=ItemError(code=result.code, message=result.message, hint=result.hint))
-    assert isinstance(result, Output)
-    dtype = asked.dtype
-    return EncodedItem(
-        id=item_id,
-        dense=None if result.dense is None else quantise.dense(result.dense, dtype),
-        sparse=None if result.sparse is None else quantise.sparse(result.sparse, dtype),
-        multivector=None if result.multivector is None else quantise.multivector(result.multivector, dtype),
-    )
 
 
 def _timing(stamps: Stamps, now_s: float) -> Timing:
@@ -163,10 +149,14 @@ def _ms(seconds: float) -> float:
     return round(seconds * 1000, 3)
 
 
-def _about(resident: Resident, answer: Answer, timing: Timing, warnings: Sequence[str]) -> list[Header]:
+def about(
+    resident: Resident, answer: Answer, timing: Timing, warnings: Sequence[str], *, request_id: str
+) -> list[Header]:
     """What the answer says outside its body."""
     revision = resident.made.revision if resident.made.verified else f"{resident.made.revision}; unverified"
     headers: list[Header] = [
+        SERVER_VERSION,
+        (b"x-request-id", request_id.encode()),
         (b"x-sie-model-revision", revision.encode()),
         (b"x-total-time", b"%.2f" % timing.total_ms),
         (b"x-queue-time", b"%.2f" % timing.queue_ms),

@@ -7,7 +7,7 @@ from msgspec import UNSET
 
 from sie_core.catalog.spec import ModelSpec
 from sie_core.http.serve import Drain
-from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, Served, WorkerStatus
+from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, Served, WorkerStatus, profiles
 from sie_server import __version__
 from sie_server.api.inference import Identity
 from sie_server.api.offer import Offer
@@ -75,13 +75,12 @@ class Operations:
         """What is known of a model; dims and length from the snapshot once it is loaded, else from the spec."""
         state = self.engine.residency.states().get(spec.id)
         resident = state if isinstance(state, Resident) else None
-        dims = dict(resident.model.dims) if resident else {}
-        dense = dims.get("dense", spec.dense.dim if spec.dense is not None else None)
+        loaded = dict(resident.model.dims) if resident else {}
         return ModelEntry(
             name=spec.id,
-            inputs=["text"],
+            inputs=list(spec.inputs),
             outputs=list(spec.outputs),
-            dims=ModelDims(dense=dense, sparse=dims.get("sparse"), multivector=dims.get("multivector")),
+            dims=ModelDims(**(spec.sizes | loaded)),
             loaded=resident is not None,
             state=state_name(state),
             max_sequence_length=resident.model.max_tokens if resident else spec.max_tokens,
@@ -89,7 +88,7 @@ class Operations:
             verified=resident.made.verified if resident else None,
             precision=resident.model.precision if resident else UNSET,
             device=(self.identity.hardware or self.identity.device) if resident else UNSET,
-            profiles={"default": {"is_default": True}},
+            profiles=profiles(spec.variants),
             last_error=last_error(state),
             bundles=list(offer.catalog.bundles_of(spec.id)),
             id=spec.id,
