@@ -136,7 +136,8 @@ def test_a_transformer_in_a_folder_of_its_own_is_read_there() -> None:
         [],
         [POOLING],
         [TRANSFORMER, NORMALIZE],
-        [TRANSFORMER, POOLING, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"}],
+        [TRANSFORMER, POOLING, {"type": "sentence_transformers.models.WordWeights", "path": "2_WordWeights"}],
+        [TRANSFORMER, POOLING, NORMALIZE, POOLING],
         [{"type": "acme.custom.Thing", "path": ""}, POOLING],
     ],
 )
@@ -215,12 +216,9 @@ def test_a_default_prompt_that_is_not_there_is_named() -> None:
         derived(config_sentence_transformers={"prompts": {"query": "q "}, "default_prompt_name": "gone"})
 
 
-def test_pooling_without_the_prompt_is_refused_where_there_is_a_prompt() -> None:
-    without = {"1_Pooling_config": {"include_prompt": False}}
-
-    assert dense(derived(**without)).pooling == "mean"
-    with pytest.raises(ValueError, match=r"`include_prompt` in `1_Pooling/config.json` is false"):
-        derived(config_sentence_transformers={"prompts": {"query": "q "}}, **without)
+def test_whether_a_prompt_is_pooled_is_kept() -> None:
+    assert derived().pools_prompt
+    assert not derived(**{"1_Pooling_config": {"include_prompt": False}}).pools_prompt
 
 
 @pytest.mark.parametrize("path", ["config.json", "1_Pooling/config.json"])

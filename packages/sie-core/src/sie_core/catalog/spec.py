@@ -54,15 +54,19 @@ class SparseHead(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=
     Attributes:
         head: `splade`: a masked language model's logits, the largest over the tokens; `lexical`: one weight a
             token, the largest of each id (bge-m3).
-        activation: what becomes of a positive logit x: log(1 + x), or that twice.
-        query: `same` as of a document, or `idf`: no network, each token of the query has a weight from a file.
-        weights: file of the snapshot with the layer of its own, or with the idf; None: where its kind keeps it.
+        activation: what becomes of a positive logit x: log(1 + x), or that twice; None: the snapshot says.
+        pooling: over the tokens, of what became of their logits; None: the snapshot says.
+        query: `same` as of a document, or `idf`: no network, each token of the query has a weight from a file; None:
+            the snapshot says.
+        weights: file of the snapshot with the layer of its own, or file or folder with the idf; None: where its kind
+            keeps it.
         dim: size of the vocabulary; None: the snapshot says.
     """
 
     head: Literal["splade", "lexical"]
-    activation: Literal["log1p", "log1p_log1p"] = "log1p"
-    query: Literal["same", "idf"] = "same"
+    activation: Literal["log1p", "log1p_log1p"] | None = None
+    pooling: Literal["max", "sum"] | None = None
+    query: Literal["same", "idf"] | None = None
     weights: str | None = None
     dim: int | None = None
 
@@ -162,6 +166,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     Attributes:
         id: what callers name.
         source: the repository that holds the weights, when it is not `id` at an open revision.
+        architecture: `model_type` of its `config.json`, or `gliner` or `static`; None: whatever the snapshot has.
         max_tokens: longest item, special tokens included; None: the snapshot says.
         inputs: what an item may be.
         dense: the dense output, if the model has one; `sparse`, `multivector`, `score` and `extract` likewise.
@@ -174,6 +179,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 
     id: ModelId
     source: Source | None = None
+    architecture: str | None = None
     max_tokens: int | None = None
     inputs: tuple[InputKind, ...] = ("text",)
     dense: DenseHead | None = None

@@ -15,27 +15,29 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from sie_core.catalog.derive.dense import complete_dense
+from sie_core.catalog.derive.modules import read_modules
+from sie_core.catalog.derive.multivector import complete_multivector
+from sie_core.catalog.derive.projection import Layer
 from sie_core.catalog.derive.snapshot import (
     CONFIG,
     DEFAULT,
     LENGTH,
-    MODULES,
     PROMPTS,
     SPEC,
     TOKENIZER,
     Config,
     Found,
     Length,
-    Module,
     Prompts,
     Reader,
     Tokenizer,
     read_json,
     within,
 )
-from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec
+from sie_core.catalog.derive.sparse import complete_sparse
+from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, MultivectorHead, SparseHead
 
-__all__ = ["CONFIG", "Architecture", "Derived", "Reader", "derive"]
+__all__ = ["CONFIG", "Architecture", "Derived", "Layer", "Reader", "derive"]
 
 Architecture = Literal["bert"]
 """`model_type` in `config.json`, of what there is a backbone for."""
@@ -53,10 +55,14 @@ class Derived:
         folder: of the snapshot, where `config.json`, the weights and the tokenizer are; "" for its root.
         lower_case: whether texts are lower-cased before the tokenizer sees them.
         max_tokens: longest item, special tokens included.
-        dense: the dense head, complete; None where the spec has none.
+        dense: the dense head, complete; None where the spec has none; `sparse` and `multivector` likewise.
         query: template of a query, or None for the text as it is.
         document: template of a document, likewise.
         origins: each value's name, as in the spec, and the file that it came from, or `spec`, or `default`.
+        dense_layers: linear layers after the pooling.
+        multivector_layers: linear layers from a token's hidden state to its vector.
+        skipped: words whose tokens have no vector in a document.
+        pools_prompt: whether a prompt's tokens are part of a mean.
     """
 
     given: ModelSpec
@@ -65,15 +71,27 @@ class Derived:
     lower_case: bool
     max_tokens: int
     dense: DenseHead | None
+    sparse: SparseHead | None
+    multivector: MultivectorHead | None
     query: str | None
     document: str | None
     origins: Mapping[str, str]
+    dense_layers: tuple[Layer, ...] = ()
+    multivector_layers: tuple[Layer, ...] = ()
+    skipped: tuple[str, ...] = ()
+    pools_prompt: bool = True
 
     @property
     def spec(self) -> ModelSpec:
         """The spec as it would have to be written without the snapshot."""
         return msgspec.structs.replace(
-            self.given, max_tokens=self.max_tokens, dense=self.dense, query=self.query, document=self.document
+            self.given,
+            max_tokens=self.max_tokens,
+            dense=self.dense,
+            sparse=self.sparse,
+            multivector=self.multivector,
+            query=self.query,
+            document=self.document,
         )
 
 
@@ -84,8 +102,8 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         ValueError: a file is missing or is not what it should be; an architecture, a module or a pooling
             that we do not serve; two files, or the spec and a file, that contradict each other.
     """
-    transformer, pooling, normalize = _modules(read)
-    folder = transformer.path
+    modules = read_modules(read)
+    folder = modules.transformer.path
     where = within(folder, CONFIG)
     config = read_json(read, where, Config)
     length = read_json(read, within(folder, LENGTH), Length, Length())
@@ -95,10 +113,16 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     query = _template(spec.query, ("query",), prompts)
     document = _template(spec.document, _DOCUMENT_PROMPTS, prompts)
     origins = {"max_tokens": max_tokens.origin}
-    dense = None
+    dense = sparse = multivector = None
     if spec.dense is not None:
-        dense, found = complete_dense(spec.dense, read, config, where, prompts, pooling=pooling, normalize=normalize)
-        origins |= {f"dense.{name}": origin for name, origin in found.items()}
+        dense = complete_dense(spec.dense, read, config, where, prompts, modules)
+        origins |= {f"dense.{name}": origin for name, origin in dense.origins.items()}
+    if spec.sparse is not None:
+        sparse, found = complete_sparse(spec.sparse, read, config, where, modules)
+        origins |= {f"sparse.{name}": origin for name, origin in found.items()}
+    if spec.multivector is not None:
+        multivector = complete_multivector(spec.multivector, read, config, where, modules, max_tokens=max_tokens.value)
+        origins |= {f"multivector.{name}": origin for name, origin in multivector.origins.items()}
     origins |= {"query": query.origin, "document": document.origin}
     return Derived(
         given=spec,
@@ -106,29 +130,17 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         folder=folder,
         lower_case=length.do_lower_case,
         max_tokens=max_tokens.value,
-        dense=dense,
+        dense=dense.head if dense else None,
+        sparse=sparse,
+        multivector=multivector.head if multivector else None,
         query=query.value,
         document=document.value,
         origins=origins,
+        dense_layers=dense.layers if dense else (),
+        multivector_layers=multivector.layers if multivector else (),
+        skipped=multivector.skipped if multivector else (),
+        pools_prompt=dense is None or dense.pools_prompt,
     )
-
-
-def _modules(read: Reader) -> tuple[Module, Module | None, Module | None]:
-    """Transformer, pooling and normalising; a snapshot without `modules.json` is a transformer and its mean."""
-    modules = read_json(read, MODULES, list[Module], [Module("sentence_transformers.models.Transformer")])
-    kinds = [module.kind for module in modules]
-    if kinds not in (["Transformer"], ["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise ValueError(
-            f"`{MODULES}` lists {', '.join(f'`{kind}`' for kind in kinds) or 'nothing'}: "
-            "supported is `Transformer`, then `Pooling`, then `Normalize` or nothing"
-        )
-    for module in modules:
-        # A snapshot is somebody else's: it may not have files read beside it.
-        if module.path.startswith("/") or ".." in module.path.split("/"):
-            raise ValueError(f"`{MODULES}` has a module at `{module.path}`: want a folder of the snapshot")
-    first, pooling, normalize = (*modules, None, None)[:3]
-    assert first is not None
-    return first, pooling, normalize
 
 
 def _architecture(config: Config, where: str) -> Architecture:

@@ -1,12 +1,16 @@
 """A dense head, completed from the snapshot's pooling modules. Pure."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from sie_core.catalog.derive.modules import Modules
+from sie_core.catalog.derive.projection import Layer, read_layers
 from sie_core.catalog.derive.snapshot import (
     CONFIG,
     DEFAULT,
     MODULES,
+    PROMPTS,
     SPEC,
     Config,
     Found,
@@ -30,45 +34,61 @@ _FLAGS: Final[Mapping[str, str]] = {
 }
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A head with nothing left open.
+
+    Attributes:
+        layers: linear layers after the pooling.
+        pools_prompt: whether the tokens of a prompt are part of a mean.
+        origins: each value's, by name.
+    """
+
+    head: DenseHead
+    layers: tuple[Layer, ...]
+    pools_prompt: bool
+    origins: Mapping[str, str]
+
+
 def complete_dense(
-    head: DenseHead,
-    read: Reader,
-    config: Config,
-    where: str,
-    prompts: Prompts,
-    *,
-    pooling: Module | None,
-    normalize: Module | None,
-) -> tuple[DenseHead, dict[str, str]]:
-    """The head with nothing left open, and each value's origin by name.
+    head: DenseHead, read: Reader, config: Config, where: str, prompts: Prompts, modules: Modules
+) -> Dense:
+    """The head with nothing left open.
 
     Args:
         config: of the transformer, found at `where`.
-        pooling: that of `modules.json`, if it has one; `normalize` likewise.
 
     Raises:
         ValueError: a pooling that we do not serve; two files, or the spec and a file, that contradict each other.
     """
-    pooled = _pooling(head, read, pooling, prompts, config)
-    normalized = _normalize(head, normalize)
-    dim = _dim(head, config, where)
-    complete = DenseHead(pooling=pooled.value, normalize=normalized.value, dim=dim.value)
-    return complete, {"pooling": pooled.origin, "normalize": normalized.origin, "dim": dim.origin}
+    raw = _raw(read, modules.pooling, config)
+    pooled = _pooling(head, raw, modules.pooling)
+    normalized = _normalize(head, modules.normalize)
+    layers, origin = _layers(head, read, config, where, modules)
+    dim = _dim(head, layers, config, prompts, origin)
+    complete = DenseHead(pooling=pooled.value, normalize=normalized.value, dim=dim.value, projection=head.projection)
+    origins = {"pooling": pooled.origin, "normalize": normalized.origin, "dim": dim.origin}
+    return Dense(complete, layers, raw.get("include_prompt", True) is True, origins)
 
 
-def _pooling(head: DenseHead, read: Reader, module: Module | None, prompts: Prompts, config: Config) -> Found[Pooling]:
-    said = head.pooling
+def _raw(read: Reader, module: Module | None, config: Config) -> Mapping[str, Any]:
+    """`config.json` of the pooling, if there is one."""
     if module is None:
-        return Found("mean", DEFAULT) if said is None else Found(said, SPEC)
+        return {}
     path = within(module.path, CONFIG)
     raw = read_json(read, path, dict[str, Any])
     width = raw.get("embedding_dimension", raw.get("word_embedding_dimension"))
     if width is not None and config.hidden_size is not None and width != config.hidden_size:
         raise ValueError(f"`{path}` pools vectors of {width}, `hidden_size` in `{CONFIG}` is {config.hidden_size}")
-    if raw.get("include_prompt", True) is not True and any(prompts.prompts.values()):
-        raise ValueError(f"`include_prompt` in `{path}` is false: supported is pooling over the prompt too")
-    if said is not None:
-        return Found(said, SPEC)
+    return raw
+
+
+def _pooling(head: DenseHead, raw: Mapping[str, Any], module: Module | None) -> Found[Pooling]:
+    if head.pooling is not None:
+        return Found(head.pooling, SPEC)
+    if module is None:
+        return Found("mean", DEFAULT)
+    path = within(module.path, CONFIG)
     return Found(_pooling_mode(raw, path), path)
 
 
@@ -89,10 +109,28 @@ def _normalize(head: DenseHead, module: Module | None) -> Found[bool]:
     return Found(module is not None, MODULES)
 
 
-def _dim(head: DenseHead, config: Config, where: str) -> Found[int]:
+def _layers(
+    head: DenseHead, read: Reader, config: Config, where: str, modules: Modules
+) -> tuple[tuple[Layer, ...], str]:
+    """And where the width of the vector is said."""
     if config.hidden_size is None:
         raise ValueError(f"`{where}` has no `hidden_size`")
-    said = head.dim
-    if said is not None and said != config.hidden_size:
-        raise ValueError(f"`dense.dim` is {said}, `hidden_size` in `{where}` is {config.hidden_size}")
-    return Found(config.hidden_size, where)
+    # Without a pooling they are every token's.
+    listed = modules.dense if modules.pooling is not None else ()
+    if head.projection is not None:
+        listed = (Module(type="Dense", path=head.projection),)
+    if not listed:
+        return (), where
+    return read_layers(listed, read, config.hidden_size), within(listed[-1].path, CONFIG)
+
+
+def _dim(head: DenseHead, layers: tuple[Layer, ...], config: Config, prompts: Prompts, where: str) -> Found[int]:
+    width = layers[-1].outputs if layers else config.hidden_size
+    assert width is not None
+    name = "out_features" if layers else "hidden_size"
+    found = Found(width, where)
+    if prompts.truncate_dim is not None:
+        name, found = "truncate_dim", Found(min(width, prompts.truncate_dim), PROMPTS)
+    if head.dim is not None and head.dim != found.value:
+        raise ValueError(f"`dense.dim` is {head.dim}, `{name}` in `{found.origin}` is {found.value}")
+    return found

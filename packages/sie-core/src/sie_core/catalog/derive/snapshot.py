@@ -66,6 +66,7 @@ class Tokenizer(Struct, frozen=True):
 class Prompts(Struct, frozen=True):
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
+    truncate_dim: int | None = None
 
 
 def within(folder: str, name: str) -> str:
