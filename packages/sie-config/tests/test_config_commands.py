@@ -31,7 +31,7 @@ def test_good_specs_are_printed(tmp_path: Path) -> None:
     [
         ("org__name.yaml", "id: org/name\ndense: {dims: 8}\n", "dims"),
         ("org__name.yaml", "id: org/name\nmax_token: 8\n", "did you mean `max_tokens`?"),
-        ("org__name.yaml", "id: org/name\n", "at least one output"),
+        ("org__name.yaml", "id: org/name\n", "at least one of `dense`"),
         ("org__name.yaml", "- id\n", "want a mapping with `id`"),
         ("other.yaml", GOOD, "want it named `org__name.yaml`"),
     ],

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sie_core.catalog.catalog import Bundle, Catalog, read_bundles, read_specs
 from sie_core.catalog.export import encode_export, export_of, read_export
 from sie_core.catalog.fingerprint import fingerprint
+from sie_core.catalog.refusals import refusals
 from sie_core.catalog.spec import DenseHead, ModelSpec, Source
 from sie_core.ids import BundleName, ModelId
 
@@ -99,7 +100,34 @@ def test_same_id_twice_is_refused() -> None:
 
 
 def test_misspelt_model_is_answered_with_the_nearest() -> None:
-    assert Catalog.shipped().nearest("all-minilm-l6-v2")[0] == "sentence-transformers/all-MiniLM-L6-v2"
+    error = Catalog.shipped().no_model("sentence-transformers/all-minilm-l6-v2")
+
+    assert error.code == "MODEL_NOT_FOUND"
+    assert error.extra["nearest"][0] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def test_a_model_that_is_known_and_not_served_is_answered_with_the_reason() -> None:
+    error = Catalog.shipped().no_model("docling")
+
+    assert error.message == (
+        "model `docling` is not served: it parses documents, which is a pipeline of programs and not a model"
+    )
+
+
+def test_no_model_is_both_served_and_refused() -> None:
+    refused = [model for refusal in refusals() for model in refusal.models]
+
+    assert len(set(refused)) == len(refused)
+    assert not set(refused) & set(Catalog.shipped().specs)
+
+
+def test_the_models_of_the_guide_are_served() -> None:
+    assert {
+        "BAAI/bge-m3",
+        "intfloat/e5-base-v2",
+        "mixedbread-ai/mxbai-rerank-large-v1",
+        "sentence-transformers/all-MiniLM-L6-v2",
+    } <= set(Catalog.shipped().specs)
 
 
 def test_file_named_after_another_model_is_refused(tmp_path: Path) -> None:

@@ -248,3 +248,10 @@ def test_module_outside_the_snapshot_is_refused_before_anything_is_read_there(pa
 def test_length_that_leaves_no_room_for_a_word_is_refused_with_its_file(length: int) -> None:
     with pytest.raises(ValueError, match=f"`sentence_bert_config.json` has an item be {length} tokens"):
         derived(sentence_bert_config={"max_seq_length": length})
+
+
+def test_a_snapshot_of_another_architecture_than_the_spec_says_is_refused() -> None:
+    spec = ModelSpec(id=SPEC.id, dense=DenseHead(), architecture="xlm-roberta")
+
+    with pytest.raises(ValueError, match=r"`architecture` is `xlm-roberta`, `model_type` in `config.json` is `bert`"):
+        derived(spec)

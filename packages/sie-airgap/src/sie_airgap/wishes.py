@@ -11,6 +11,7 @@ from typing import Any
 
 from sie_airgap.failures import Misused
 from sie_core.catalog.catalog import Catalog
+from sie_core.catalog.refusals import why_refused
 from sie_core.ids import ModelId, nearest, parse_model_id
 
 DEFAULT_REF = "main"
@@ -39,7 +40,7 @@ def wishes(
         values: name and content of each values file; as in Helm, a later one's list replaces an earlier one's.
 
     Raises:
-        Misused: a bundle that is not there, an id that cannot be one, or nothing asked for at all.
+        Misused: a bundle that is not there, an id that cannot be one or is not served, or nothing asked for at all.
     """
     why: dict[str, list[str]] = {}
     for model, source in [*_preloaded(values), *((model, "--model") for model in models), *_bundled(bundles, catalog)]:
@@ -56,6 +57,9 @@ def wishes(
 
 
 def _wish(text: str, why: tuple[str, ...], catalog: Catalog) -> Wish:
+    reason = why_refused(text)
+    if reason is not None:
+        raise Misused(f"`{text}`, asked for by {', '.join(why)}, is not served: {reason}")
     try:
         model = parse_model_id(text)
     except ValueError as error:

@@ -100,10 +100,8 @@ class Ledger:
         return found
 
     def no_model(self, model: str) -> ApiError:
-        near = self.catalog.nearest(model)
-        hint = f"did you mean {', '.join(f'`{one}`' for one in near)}?" if near else None
-        message = f"model `{model}` is not in the catalog"
-        return ApiError("MODEL_NOT_FOUND", message, hint=hint, extra={"error": "model_not_found"})
+        error = self.catalog.no_model(model)
+        return ApiError(error.code, error.message, hint=error.hint, extra={"error": "model_not_found"})
 
     def no_bundle(self, name: str) -> ApiError:
         known = ", ".join(f"`{bundle.name}`" for bundle in self.catalog.bundles)

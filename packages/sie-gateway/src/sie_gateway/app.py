@@ -242,9 +242,7 @@ class Gateway:
     def _model(self, name: str) -> tuple[int, bytes, bytes]:
         entry = status.model(name, self.table.all(), self.catalog, self._clock())
         if entry is None:
-            near = self.catalog.nearest(name)
-            hint = f"did you mean {', '.join(f'`{one}`' for one in near)}?" if near else None
-            raise ApiError("MODEL_NOT_FOUND", f"model `{name}` is not in the catalog", hint=hint)
+            raise self.catalog.no_model(name)
         return 200, respond.JSON, respond.to_json(entry)
 
 

@@ -103,7 +103,7 @@ def _bundles(
         dict.fromkeys(BundleName(status.bundle) for worker, status in fresh if call.model in worker.models)
     )
     if not holding:
-        return _unknown_model(call, catalog)
+        return Refuse(catalog.no_model(call.model))
     if call.bundle is None:
         return holding
     if call.bundle in holding:
@@ -171,12 +171,6 @@ def _wait(
     else:
         estimate_s, why = ABSENT_S, f"there is no worker with {wanted}"
     return Wait(gpu=gpu, bundle=bundles[0], pool=call.pool, estimated_wait_s=estimate_s, message=why)
-
-
-def _unknown_model(call: Envelope, catalog: Catalog) -> Refuse:
-    near = catalog.nearest(call.model)
-    hint = f"did you mean {_named(near)}?" if near else "`GET /v1/models` lists every model"
-    return Refuse(ApiError("MODEL_NOT_FOUND", f"model `{call.model}` is not in the catalog", hint=hint))
 
 
 def _nobody_has(call: Envelope, bundles: Sequence[BundleName], placed: Sequence[tuple[Worker, WorkerStatus]]) -> Refuse:

@@ -20,6 +20,7 @@ from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.open import open_store, parse_store_url
 from sie_core.artifacts.transfer import write
 from sie_core.catalog.catalog import Catalog
+from sie_core.catalog.refusals import why_refused
 from sie_core.catalog.spec import ModelSpec
 from sie_core.ids import ModelId, nearest
 from sie_core.settings import SettingsError
@@ -171,6 +172,9 @@ def check_offered(settings: ServeSettings, catalog: Catalog) -> None:
     offered = catalog.models_of(settings.bundle)
     for model in settings.models:
         if model not in offered:
+            reason = why_refused(model)
+            if reason is not None:
+                raise SettingsError(f"model `{model}` is not served: {reason}")
             near = nearest(model, offered)
             hint = f"nearest: {', '.join(near)}" if near else "`sie-server models` lists them all"
             raise SettingsError(f"no model `{model}` in bundle `{settings.bundle}`", hint=hint)

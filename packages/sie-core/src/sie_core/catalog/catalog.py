@@ -18,7 +18,9 @@ import yaml
 from msgspec import Struct
 
 from sie_core.catalog.fingerprint import fingerprint
+from sie_core.catalog.refusals import why_refused
 from sie_core.catalog.spec import ModelSpec, parse_spec, spec_name_matches
+from sie_core.errors import ApiError
 from sie_core.ids import BundleName, ModelId, nearest, parse_bundle_name
 
 
@@ -71,9 +73,16 @@ class Catalog:
     def find(self, model: str) -> ModelSpec | None:
         return self.specs.get(ModelId(model))
 
-    def nearest(self, model: str) -> list[str]:
-        """Known ids most like this one, best first."""
-        return nearest(model, self.specs)
+    def no_model(self, model: str) -> ApiError:
+        """What to answer to somebody who names a model that is not here: the nearest ids, or why it is not served."""
+        reason = why_refused(model)
+        if reason is not None:
+            return ApiError("MODEL_NOT_FOUND", f"model `{model}` is not served: {reason}")
+        near = nearest(model, self.specs)
+        meant = f"did you mean {', '.join(f'`{one}`' for one in near)}?"
+        hint = meant if near else "`GET /v1/models` lists every model"
+        message = f"model `{model}` is not in the catalog"
+        return ApiError("MODEL_NOT_FOUND", message, hint=hint, extra={"nearest": near})
 
     def bundle(self, name: str) -> Bundle | None:
         return next((bundle for bundle in self.bundles if bundle.name == name), None)

@@ -25,7 +25,9 @@ class Offer:
         spec = self.catalog.find(model)
         if spec is not None and spec.id in self.models:
             return spec
+        if spec is None:
+            raise self.catalog.no_model(model)
         near = nearest(model, self.models)
-        where = f"bundle `{self.bundle}`" if spec is not None else "the catalog"
         hint = f"nearest: {', '.join(f'`{name}`' for name in near)}" if near else "`GET /v1/models` lists them all"
-        raise ApiError("MODEL_NOT_FOUND", f"model `{model}` is not in {where}", hint=hint, extra={"nearest": near})
+        message = f"model `{model}` is not in bundle `{self.bundle}`"
+        raise ApiError("MODEL_NOT_FOUND", message, hint=hint, extra={"nearest": near})

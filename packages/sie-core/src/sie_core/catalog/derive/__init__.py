@@ -39,7 +39,7 @@ from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, Multivecto
 
 __all__ = ["CONFIG", "Architecture", "Derived", "Layer", "Reader", "derive"]
 
-Architecture = Literal["bert"]
+Architecture = Literal["bert", "modernbert"]
 """`model_type` in `config.json`, of what there is a backbone for."""
 
 _DOCUMENT_PROMPTS: Final = ("document", "passage", "corpus")
@@ -108,7 +108,7 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     config = read_json(read, where, Config)
     length = read_json(read, within(folder, LENGTH), Length, Length())
     prompts = read_json(read, PROMPTS, Prompts, Prompts())
-    architecture = _architecture(config, where)
+    architecture = _architecture(spec, config, where)
     max_tokens = _max_tokens(spec, read, folder, config, length)
     query = _template(spec.query, ("query",), prompts)
     document = _template(spec.document, _DOCUMENT_PROMPTS, prompts)
@@ -143,7 +143,9 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     )
 
 
-def _architecture(config: Config, where: str) -> Architecture:
+def _architecture(spec: ModelSpec, config: Config, where: str) -> Architecture:
+    if spec.architecture is not None and spec.architecture != config.model_type:
+        raise ValueError(f"`architecture` is `{spec.architecture}`, `model_type` in `{where}` is `{config.model_type}`")
     for known in get_args(Architecture):
         if config.model_type == known:
             return known  # type: ignore[no-any-return]
