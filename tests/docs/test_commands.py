@@ -14,7 +14,7 @@ import click
 import pytest
 import yaml
 
-from sie_core.catalog.spec import parse_spec
+from sie_core.catalog.reading import parse_spec
 from sie_core.settings import DROPPED, NAMES
 
 OTHERS = {".", "curl", "docker", "echo", "helm", "kubectl", "pip", "python3", "sha256sum"}

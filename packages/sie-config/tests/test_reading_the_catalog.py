@@ -14,7 +14,8 @@ from sie_config.app import ConfigService
 from sie_config.ledger import Ledger
 from sie_core.catalog.catalog import Bundle, Catalog
 from sie_core.catalog.feed import Feed
-from sie_core.catalog.spec import DenseHead, ModelSpec, parse_spec
+from sie_core.catalog.reading import parse_spec
+from sie_core.catalog.spec import DenseHead, ModelSpec
 from sie_core.http.auth import Auth, configure
 from sie_core.http.serve import Drain, bind, serve
 from sie_core.ids import BundleName, ModelId

@@ -5,7 +5,8 @@ import pytest
 import sie_core
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.manifest import FileEntry, Manifest, decode_manifest, encode_manifest
-from sie_core.catalog.spec import dump_spec, parse_spec, spec_name_matches
+from sie_core.catalog.reading import parse_spec
+from sie_core.catalog.spec import dump_spec, spec_name_matches
 from sie_core.errors import KINDS, ApiError
 from sie_core.ids import ModelId, Revision
 

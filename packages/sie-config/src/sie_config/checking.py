@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sie_core.catalog.spec import ModelSpec, parse_spec, spec_name_matches
+from sie_core.catalog.reading import parse_spec
+from sie_core.catalog.spec import ModelSpec, spec_name_matches
 from sie_core.ids import spec_file_name
 
 

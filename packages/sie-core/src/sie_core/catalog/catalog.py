@@ -18,8 +18,9 @@ import yaml
 from msgspec import Struct
 
 from sie_core.catalog.fingerprint import fingerprint
+from sie_core.catalog.reading import parse_spec
 from sie_core.catalog.refusals import why_refused
-from sie_core.catalog.spec import ModelSpec, parse_spec, spec_name_matches
+from sie_core.catalog.spec import ModelSpec, spec_name_matches
 from sie_core.errors import ApiError
 from sie_core.ids import BundleName, ModelId, nearest, parse_bundle_name
 

@@ -11,7 +11,7 @@ import msgspec
 import yaml
 from msgspec import Struct
 
-from sie_core.ids import ModelId, Revision, nearest, parse_model_id, parse_revision
+from sie_core.ids import ModelId, Revision, parse_model_id, parse_revision
 
 LEAST_TOKENS = 3
 
@@ -220,27 +220,6 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         return {name: head.dim for name, head in heads.items() if head is not None}
 
 
-def parse_spec(text: str | bytes, *, where: str) -> ModelSpec:
-    """A spec from YAML.
-
-    Raises:
-        ValueError: `where`, the key, and what was wanted; a misspelt key is answered with the nearest known one.
-    """
-    try:
-        loaded: Any = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where} is not YAML: {error}") from error
-    if not isinstance(loaded, dict):
-        raise ValueError(f"{where} is not a spec: want a mapping with `id`, have {type(loaded).__name__}")
-    _refuse_unknown(loaded, ModelSpec, where)
-    try:
-        spec = msgspec.convert(loaded, ModelSpec)
-        check_spec(spec)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ValueError(f"{where}: {error}") from error
-    return spec
-
-
 def check_spec(spec: ModelSpec) -> None:
     """Raises `ValueError` for a value of the right type that cannot be meant."""
     parse_model_id(spec.id)
@@ -267,14 +246,3 @@ def dump_spec(spec: ModelSpec) -> str:
 def spec_name_matches(path: str, spec: ModelSpec) -> bool:
     """Whether a file is named after the model in it (`ORG__NAME.yaml`)."""
     return PurePosixPath(path).name == spec.id.replace("/", "__") + ".yaml"
-
-
-def _refuse_unknown(loaded: dict[str, Any], struct: type[Struct], where: str) -> None:
-    known = struct.__struct_fields__
-    for key in loaded:
-        if key not in known:
-            near = nearest(str(key), known, most=1)
-            meant = (
-                f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(f'`{name}`' for name in known)}"
-            )
-            raise ValueError(f"{where}: unknown key `{key}`{meant}")
