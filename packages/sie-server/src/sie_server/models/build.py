@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar
 from sie_core.catalog.derive import CONFIG, Derived, derive
 from sie_core.catalog.spec import DenseHead, ModelSpec
 from sie_core.wire.messages import OutputType
+from sie_server.models.backbones.asked import Asked
 from sie_server.models.backbones.known import BACKBONES, Backbone
 from sie_server.models.calls import LoadError, Precision, Task, Wanted
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
@@ -49,7 +50,7 @@ def load(
     at = folder / derived.folder
     backbone = BACKBONES[derived.architecture]
     checkpoint = open_checkpoint(at)
-    config = backbone.read((at / CONFIG).read_bytes())
+    config = backbone.adapt(backbone.read((at / CONFIG).read_bytes()), Asked(derived.max_tokens, spec.causal))
     tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
     # Here and not above: the tokenizer is read while the engine is imported.

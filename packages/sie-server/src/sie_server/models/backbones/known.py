@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_server.models.backbones import bert
+from sie_server.models.backbones import bert, modernbert
+from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.ops.protocol import Ops
 
 
@@ -17,15 +18,24 @@ class Backbone:
         build: the last hidden state, (T, hidden), of a config, under a prefix of the tensors' names.
         prefixes: what may stand before every tensor's name: checkpoints with a task's head have one.
         probe: the name, without prefix, of a tensor that every checkpoint of it has.
+        adapt: a config as the spec wants it; raises `LoadError`.
     """
 
     read: Callable[[bytes], Any]
     build: Callable[[Ops[Any], Any, str], Any]
     prefixes: tuple[str, ...]
     probe: str
+    adapt: Callable[[Any, Asked], Any] = seen_both_ways
 
 
 BACKBONES: Final[Mapping[str, Backbone]] = {
     "bert": Backbone(bert.read_config, bert.bert, ("", "bert."), "embeddings.word_embeddings.weight"),
+    "modernbert": Backbone(
+        modernbert.read_config,
+        modernbert.modernbert,
+        ("", "model."),
+        "embeddings.tok_embeddings.weight",
+        modernbert.adapt,
+    ),
 }
 """By `model_type`; `sie_core.catalog.derive` lists the same ones."""
