@@ -62,7 +62,10 @@ BREAKS: dict[str, list[Break]] = {
         ("sie_server.models.backbones.bert", "sie_server.models.checkpoint"),
         ("sie_server.models.heads.pooled", "sie_server.models.tokens"),
     ],
-    "engines": [("sie_server.api.ops", "sie_server.models.ops.openvino")],
+    "engines": [
+        ("sie_server.api.ops", "sie_server.models.ops.openvino"),
+        ("sie_server.models.tokenizing", "sie_server.models.ops.torch"),
+    ],
     "toolkit": [
         ("sie_airgap.failures", "sie_airgap.progress"),
         ("sie_airgap.blobs", "sie_airgap.media"),

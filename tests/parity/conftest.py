@@ -24,10 +24,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 Load = Callable[[ModelSpec, Path], LoadedModel]
 
 
-@pytest.fixture(params=["openvino"])
+@pytest.fixture(params=["openvino", "torch"])
 def load_model(request: pytest.FixtureRequest) -> Load:
     """Loads a spec's folder in float32, on each engine in turn."""
-    return lambda spec, folder: build.load(spec, folder, precision="f32", streams=1, threads=2)
+    return lambda spec, folder: build.load(spec, folder, precision="f32", streams=1, threads=2, engine=request.param)
 
 
 SaveNetwork = Callable[..., Path]

@@ -1,22 +1,25 @@
 """Small seeded BERTs of several shapes, saved by the references themselves and read back by both."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
 
 from sie_core.catalog.spec import DenseHead, ModelSpec
 from sie_core.ids import ModelId
-from sie_server.models import build
 from sie_server.models.calls import Encode
+from sie_server.models.model import LoadedModel
 from sie_testing import tiny_bert
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 references = pytest.importorskip("sentence_transformers")
 pytestmark = [pytest.mark.parity, pytest.mark.timeout(600)]
+
+Load = Callable[[ModelSpec, Path], LoadedModel]
 
 WITHIN = 1e-5
 TEXTS = ["hello world", "", "a", "the quick brown fox", "x" * 60, "Á b? 中 😀", *("ab " * n for n in range(12))]
@@ -57,9 +60,8 @@ def save(
     return folder / "saved"
 
 
-def ours(folder: Path) -> np.ndarray:
-    spec = ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead())
-    model = build.load(spec, folder, precision="f32", streams=1, threads=2)
+def ours(load_model: Load, folder: Path) -> np.ndarray:
+    model = load_model(ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead()), folder)
     return np.array([output.dense for output in model.run(model.prepare(Encode(tuple(TEXTS))), stream=0)])
 
 
@@ -68,23 +70,23 @@ def theirs(folder: Path) -> np.ndarray:
     return np.asarray(model.encode(TEXTS))
 
 
-def difference(folder: Path, other: Path | None = None) -> float:
-    return float(np.abs(ours(folder) - theirs(other or folder)).max())
+def difference(load_model: Load, folder: Path) -> float:
+    return float(np.abs(ours(load_model, folder) - theirs(folder)).max())
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pooling", ["cls", "mean", "lasttoken"])
-def test_every_shape_and_pooling(tmp_path: Path, shape: str, pooling: Literal["cls", "mean", "lasttoken"]) -> None:
-    assert difference(save(tmp_path, seed=len(shape), pooling=pooling, **SHAPES[shape])) <= WITHIN
+def test_every_shape_and_pooling(load_model: Load, tmp_path: Path, shape: str, pooling: str) -> None:
+    assert difference(load_model, save(tmp_path, seed=len(shape), pooling=pooling, **SHAPES[shape])) <= WITHIN
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_checkpoints_of_half_width_are_computed_in_f32(tmp_path: Path, dtype: Any) -> None:
-    assert difference(save(tmp_path, dtype=dtype)) <= WITHIN
+def test_checkpoints_of_half_width_are_computed_in_f32(load_model: Load, tmp_path: Path, dtype: Any) -> None:
+    assert difference(load_model, save(tmp_path, dtype=dtype)) <= WITHIN
 
 
-def test_without_the_last_module(tmp_path: Path) -> None:
-    assert difference(save(tmp_path, normalize=False)) <= WITHIN
+def test_without_the_last_module(load_model: Load, tmp_path: Path) -> None:
+    assert difference(load_model, save(tmp_path, normalize=False)) <= WITHIN
 
 
 def rewritten(folder: Path, name: str, **keys: Any) -> Path:
@@ -94,22 +96,22 @@ def rewritten(folder: Path, name: str, **keys: Any) -> Path:
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "lasttoken"])
-def test_a_wrong_pooling_is_noticed(tmp_path: Path, pooling: str) -> None:
+def test_a_wrong_pooling_is_noticed(load_model: Load, tmp_path: Path, pooling: str) -> None:
     folder = save(tmp_path, pooling=pooling)
     wanted = theirs(folder)
     wrong = rewritten(folder, "1_Pooling/config.json", pooling_mode="mean" if pooling == "cls" else "cls")
 
-    assert np.abs(ours(wrong) - wanted).max() > 100 * WITHIN
+    assert np.abs(ours(load_model, wrong) - wanted).max() > 100 * WITHIN
 
 
-def test_a_wrong_epsilon_is_noticed(tmp_path: Path) -> None:
+def test_a_wrong_epsilon_is_noticed(load_model: Load, tmp_path: Path) -> None:
     folder = save(tmp_path)
     wanted = theirs(folder)
 
-    assert np.abs(ours(rewritten(folder, "config.json", layer_norm_eps=1e-3)) - wanted).max() > 10 * WITHIN
+    assert np.abs(ours(load_model, rewritten(folder, "config.json", layer_norm_eps=1e-3)) - wanted).max() > 10 * WITHIN
 
 
-def test_positions_off_by_one_are_noticed(tmp_path: Path) -> None:
+def test_positions_off_by_one_are_noticed(load_model: Load, tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     folder = save(tmp_path)
     wanted = theirs(folder)
@@ -118,13 +120,13 @@ def test_positions_off_by_one_are_noticed(tmp_path: Path) -> None:
     weights[name] = np.roll(weights[name], -1, axis=0)
     safetensors.save_file(weights, folder / "model.safetensors")
 
-    assert np.abs(ours(folder) - wanted).max() > 100 * WITHIN
+    assert np.abs(ours(load_model, folder) - wanted).max() > 100 * WITHIN
 
 
-def test_unscaled_vectors_are_noticed(tmp_path: Path) -> None:
+def test_unscaled_vectors_are_noticed(load_model: Load, tmp_path: Path) -> None:
     folder = save(tmp_path)
     wanted = theirs(folder)
     modules = json.loads((folder / "modules.json").read_text())
     (folder / "modules.json").write_text(json.dumps(modules[:-1]))
 
-    assert np.abs(ours(folder) - wanted).max() > 100 * WITHIN
+    assert np.abs(ours(load_model, folder) - wanted).max() > 100 * WITHIN

@@ -1,4 +1,4 @@
-"""From a spec and a snapshot's folder to a model that answers: the only place that chooses an engine."""
+"""From a spec and a snapshot's folder to a model that answers."""
 
 import threading
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from sie_server.models.backbones.asked import Asked
 from sie_server.models.backbones.known import BACKBONES, Backbone
 from sie_server.models.calls import LoadError, Precision, Task, Wanted
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
+from sie_server.models.engines import Device, EngineName, open_engine
 from sie_server.models.heads.head import HIDDEN, Head
 from sie_server.models.heads.pooled import Pooled
 from sie_server.models.model import LoadedModel, Tower
@@ -30,6 +31,8 @@ def load(
     precision: Precision | Literal["auto"],
     streams: int,
     threads: int,
+    engine: EngineName = "openvino",
+    device: Device = "cpu",
     when_imported: Callable[[], object] = lambda: None,
     take: Callable[[int], object] = lambda size_bytes: None,
 ) -> LoadedModel:
@@ -37,9 +40,10 @@ def load(
 
     Args:
         folder: of the snapshot, verified.
-        precision: of the linear layers; `auto` takes the faster on this CPU.
+        precision: of the linear layers; `auto` takes the faster on this device.
         streams: how many batches run at once, each on a thread of the caller's.
         threads: of each stream.
+        engine: what computes; `torch` where the device is `cuda`.
         when_imported: called once the engine is imported, and the rest leaves the interpreter to others.
         take: told how many bytes the model will hold, before it takes them; returns when they may be taken.
 
@@ -54,12 +58,11 @@ def load(
     tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
     # Here and not above: the tokenizer is read while the engine is imported.
-    from sie_server.models.ops.openvino import OpenvinoOps, precision_for
-
+    opened = open_engine(engine, device)
     when_imported()
-    decided = precision_for(precision)
+    decided = opened.precision_for(precision)
     take(checkpoint.predicted(decided).computed)
-    ops = OpenvinoOps(checkpoint, decided)
+    ops = opened.ops(checkpoint, decided)
     hidden = backbone.build(ops, config, _prefix(backbone, checkpoint))
     ops.output(HIDDEN, hidden)
     heads = _heads(derived)

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
 
-Precision = Literal["f32", "bf16"]
-"""What the linear layers compute in; outputs are float32 either way."""
+Precision = Literal["f32", "bf16", "f16"]
+"""What the linear layers compute in; outputs are float32 either way. f16 only where torch computes."""
 
 Task = Literal["encode", "score", "extract"]
 

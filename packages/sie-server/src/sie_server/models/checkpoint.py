@@ -28,7 +28,7 @@ PICKLED: Final = "pytorch_model.bin"
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 
 _STORED_AS: Final[Mapping[str, type[np.generic]]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
-_COMPUTED_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2}
+_COMPUTED_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2, "f16": 2}
 _TABLE: Final = re.compile(r"(?:^|[._])(?:embeddings?|embed_tokens|embed_positions|wte|wpe|shared)(?:\.weight)?$")
 """Ends the name of every table that is looked up in and not multiplied with, in all families we serve."""
 

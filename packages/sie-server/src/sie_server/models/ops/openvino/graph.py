@@ -6,7 +6,7 @@ more together than one stream of many.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -128,15 +128,27 @@ class Graph:
         with _forgetting(self._checkpoint):
             compiled = core().compile_model(model, "CPU", shape.settings(streams=streams))
             requests = [compiled.create_infer_request() for _ in range(shape.streams)]
-            threads = [
-                threading.Thread(target=self._infer, args=(request, self._warm)) for request in requests[:streams]
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            self._warm_up(requests[:streams])
         c_library().malloc_trim(0)
         return requests
+
+    def _warm_up(self, requests: Sequence[Any]) -> None:
+        """A small batch on each at once; raises what the first of them that fails does."""
+        failed: list[Exception] = []
+
+        def infer(request: Any) -> None:
+            try:
+                self._infer(request, self._warm)
+            except Exception as error:  # handed to whoever compiles
+                failed.append(error)
+
+        threads = [threading.Thread(target=infer, args=(request,)) for request in requests]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        if failed:
+            raise failed[0]
 
     def _infer(self, request: Any, plan: Plan) -> Mapping[str, NDArray[np.float32]]:
         # The arrays are held here until they have been read.

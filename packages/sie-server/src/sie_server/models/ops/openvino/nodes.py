@@ -17,7 +17,7 @@ from sie_server.models.ops.protocol import Activation
 _ONE: Final = np.ones(1, np.float32)
 ONE: Final = Feed("one", (1,), np.float32, lambda plan: _ONE)
 _TYPE_OF: Final[Mapping[type, Any]] = {np.float32: ov.Type.f32, np.int32: ov.Type.i32}
-_WEIGHT_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2}
+_WEIGHT_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2, "f16": 2}
 _SWAPPED: Final = np.array([0, 2, 1, 3], np.int64)
 
 
