@@ -8,7 +8,6 @@ program is. `chart-values.md` beside them is `tools/schema.py`'s.
     python tools/reference.py --check    exits 1 where a page is not what would be written
 """
 
-import argparse
 import dataclasses
 import inspect
 import re
@@ -27,6 +26,8 @@ import sie_config.cli
 import sie_gateway.cli
 import sie_sdk
 import sie_server.cli
+from models_table import models_page
+from pages import write_or_check
 from sie_airgap.settings import AirgapSettings
 from sie_config.app import ConfigService
 from sie_config.ledger import Ledger
@@ -390,6 +391,7 @@ def generated() -> dict[Path, str]:
         "cli.md": cli_page,
         "errors.md": errors_page,
         "metrics.md": metrics_page,
+        "models.md": models_page,
         "sdk.md": sdk_page,
         "settings.md": settings_page,
     }
@@ -397,21 +399,14 @@ def generated() -> dict[Path, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Writes the reference pages.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a page would change")
-    check = parser.parse_args(arguments).check
-    pages = generated()
-    stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if check:
-            print(f"error: {path.relative_to(ROOT)} is not what the programs say", file=sys.stderr)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(pages[path], encoding="utf-8")
-    if check and stale:
-        print("\nhint: `python tools/reference.py` writes it again", file=sys.stderr)
-        return 1
-    return 0
+    return write_or_check(
+        generated,
+        arguments,
+        root=ROOT,
+        command="python tools/reference.py",
+        description="Writes the reference pages.",
+        source="the programs say",
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ everything else that values.yaml does not have is refused by the schema, by name
     python tools/schema.py --check    exits 1 where either is not what would be written
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from pages import write_or_check
 
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "sie-cluster"
@@ -86,7 +87,7 @@ SHAPES: Final[Mapping[str, Schema]] = {
 """Shapes that a default (an empty list or map) does not show; named by `@shape` in values.yaml."""
 
 
-class ChartError(Exception):
+class ChartError(ValueError):
     """values.yaml cannot be turned into a schema; the message names the line."""
 
 
@@ -304,25 +305,14 @@ def generated(chart: Path = CHART) -> dict[Path, str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Writes the chart's values schema and its reference page.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where a file would change")
-    check = parser.parse_args(arguments).check
-    try:
-        files = generated()
-    except ChartError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    stale = [path for path, text in files.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
-    for path in stale:
-        if check:
-            print(f"error: {path.relative_to(ROOT)} is not what values.yaml says", file=sys.stderr)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(files[path], encoding="utf-8")
-    if check and stale:
-        print("\nhint: `python tools/schema.py` writes it again", file=sys.stderr)
-        return 1
-    return 0
+    return write_or_check(
+        generated,
+        arguments,
+        root=ROOT,
+        command="python tools/schema.py",
+        description="Writes the chart's values schema and its reference page.",
+        source="values.yaml says",
+    )
 
 
 if __name__ == "__main__":

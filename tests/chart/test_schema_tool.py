@@ -12,8 +12,10 @@ def tool(chart):
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
+    sys.path.insert(0, str(chart.parents[1] / "tools"))  # where a script finds the modules beside it
     spec.loader.exec_module(module)
     yield module
+    sys.path.remove(str(chart.parents[1] / "tools"))
     del sys.modules[spec.name]
 
 

@@ -93,6 +93,8 @@ def tool() -> Iterator[ModuleType]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up by name
+    sys.path.insert(0, str(ROOT / "tools"))  # where a script finds the modules beside it
     spec.loader.exec_module(module)
     yield module
+    sys.path.remove(str(ROOT / "tools"))
     del sys.modules[spec.name]

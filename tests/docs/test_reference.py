@@ -2,6 +2,7 @@
 
 import configparser
 import dataclasses
+import importlib
 import re
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 import sie_sdk
 from sie_airgap import failures
 from sie_core.artifacts import errors
+from sie_core.catalog.catalog import Catalog
 from sie_core.errors import KINDS
 from sie_core.settings import DROPPED, NAMES, field_docs, field_names
 from sie_core.wire import envelope
@@ -28,6 +30,14 @@ def test_pages_are_what_the_programs_say(tool, root):
     stale = [path.name for path, text in tool.generated().items() if path.read_text(encoding="utf-8") != text]
 
     assert stale == [], "`python tools/reference.py` writes them again"
+
+
+def test_every_model_that_is_served_names_tests_that_are_there(tool, root):
+    del tool  # makes the modules beside it importable
+    table = importlib.import_module("models_table")
+    named = {name for spec in Catalog.shipped().specs.values() for name in table.tests_of(spec)}
+
+    assert [name for name in sorted(named) if not (root / "tests" / "parity" / name).is_file()] == []
 
 
 def test_page_that_is_not_what_the_programs_say_fails_the_check(tool, tmp_path, monkeypatch, capsys):
