@@ -150,7 +150,8 @@ def sites_reply(sites: Any, caller: Caller, headers: dict[str, str]) -> Any:
         ("POST", "/v1/models", 405, "METHOD_NOT_ALLOWED"),
         ("GET", "/nothing", 404, "NOT_FOUND"),
         ("GET", "/v1/models/acme/none", 404, "MODEL_NOT_FOUND"),
-        ("POST", "/v1/embeddings", 501, "NOT_IMPLEMENTED"),
+        ("GET", "/v1/embeddings", 405, "METHOD_NOT_ALLOWED"),
+        ("POST", "/ws/status", 501, "NOT_IMPLEMENTED"),
         ("POST", "/v1/encode/../etc/passwd", 400, "INVALID_INPUT"),
     ],
 )

@@ -26,6 +26,7 @@ from sie_server.models.calls import (
     Result,
     Score,
     SparseVector,
+    Tokens,
     Wanted,
 )
 
@@ -74,8 +75,10 @@ class TinyModel:
                 normalized = bool(call.options.get("normalize", True))
                 before, after = call.instruction or "", "?" if call.is_query else ""
                 return [
-                    self._prepared(f"{before} {text} {after}", index, outputs, normalized)
-                    for index, text in enumerate(call.inputs)
+                    self._given(one, index, outputs)
+                    if isinstance(one, Tokens)
+                    else self._prepared(f"{before} {one} {after}", index, outputs, normalized)
+                    for index, one in enumerate(call.inputs)
                 ]
             case Score(query=query):
                 return [self._prepared(f"{query} {text}", index, ("logits",)) for index, text in enumerate(call.inputs)]
@@ -129,6 +132,9 @@ class TinyModel:
             multivector=rows if "multivector" in item.wanted else None,
             logits=pooled[:1] if "logits" in item.wanted else None,
         )
+
+    def _given(self, tokens: Tokens, index: int, wanted: tuple[Wanted, ...]) -> Prepared:
+        return Prepared(np.array(tokens.ids, np.int32), False, wanted, index)
 
     def _prepared(self, text: str, index: int, wanted: tuple[Wanted, ...], normalized: bool = True) -> Prepared:
         words = text.split()

@@ -5,7 +5,9 @@ outside the model.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from sie_core.catalog.catalog import Catalog
 from sie_core.errors import ApiError
@@ -15,8 +17,10 @@ from sie_core.http.metrics import CONTENT_TYPE
 from sie_core.http.respond import CallerGone, request_id, send_bytes, send_error, send_json, send_text
 from sie_core.http.serve import Drain
 from sie_core.wire import envelope
+from sie_core.wire.openai import as_openai
 from sie_server.api.inference import SERVER_VERSION, Identity, Inference
 from sie_server.api.offer import Offer
+from sie_server.api.openai import OpenAi
 from sie_server.api.ops import Operations
 from sie_server.engine.engine import Engine
 from sie_server.observability import EVENT_BUG, EVENT_CALLER_GONE, EVENT_CATALOG
@@ -24,7 +28,14 @@ from sie_server.observability import EVENT_BUG, EVENT_CALLER_GONE, EVENT_CATALOG
 logger = logging.getLogger("sie.app")
 
 _MODEL = "/v1/models/"
-_NOT_YET = ("/v1/embeddings", "/v1/rerank", "/ws/status")
+_NOT_YET = ("/ws/status",)
+
+
+@dataclass
+class _Counted:
+    """Which model a call named, once that is known."""
+
+    model: str
 
 
 class Worker:
@@ -37,6 +48,7 @@ class Worker:
         self.offer = Offer(catalog, identity.bundle)
         self._auth = auth
         self._inference = Inference(engine, identity=identity, max_body_bytes=max_body_bytes)
+        self._openai = OpenAi(self._inference, is_stopping=lambda: drain.begun)
         self._operations = Operations(engine, drain, identity)
         self._routes: Mapping[str, Callable[[Send], Awaitable[None]]] = {
             "/healthz": lambda send: send_text(send, 200, "ok"),
@@ -82,7 +94,12 @@ class Worker:
         said = envelope.read(path, scope["headers"])
         if said is not None:
             _want_method(scope, "POST")
-            await self._counted(said, scope, receive, send, call_id)
+            with self._counted(said.verb, said.model):
+                await self._inference.answer(said, self.offer, scope, receive, send, request_id=call_id)
+            return
+        if path in envelope.NAMED_IN_BODY:
+            _want_method(scope, "POST")
+            await self._foreign(scope, receive, send, call_id)
             return
         if path in _NOT_YET:
             raise ApiError("NOT_IMPLEMENTED", f"`{path}` is not served by this version", hint="use `/v1/encode/MODEL`")
@@ -96,12 +113,23 @@ class Worker:
             return
         await answer(send)
 
-    async def _counted(self, said: envelope.Envelope, scope: Scope, receive: Receive, send: Send, call_id: str) -> None:
+    async def _foreign(self, scope: Scope, receive: Receive, send: Send, call_id: str) -> None:
+        """A call whose body names its model."""
+        try:
+            with self._counted(scope["path"].removeprefix("/v1/")) as counted:
+                call = await self._openai.read(scope, receive)
+                counted.model = call.envelope.model
+                await self._openai.answer(call, self.offer, receive, send, request_id=call_id)
+        except ApiError as error:
+            raise as_openai(error) from error
+
+    @contextmanager
+    def _counted(self, endpoint: str, model: str = "") -> Iterator[_Counted]:
         """A model's call, counted by how it ended; ids that are not in the catalog share one label."""
-        model = said.model if said.model in self.offer.models else "unknown"
+        counted = _Counted(model)
         status = "200"
         try:
-            await self._inference.answer(said, self.offer, scope, receive, send, request_id=call_id)
+            yield counted
         except ApiError as error:
             status = str(error.kind.status)
             raise
@@ -112,7 +140,8 @@ class Worker:
             status = "500"
             raise
         finally:
-            self.engine.metrics.requests.add(model, said.verb, status)
+            label = counted.model if counted.model in self.offer.models else "unknown"
+            self.engine.metrics.requests.add(label, endpoint, status)
 
     async def _readyz(self, send: Send) -> None:
         reason = self._operations.not_ready(self.offer)

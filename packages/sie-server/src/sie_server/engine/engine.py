@@ -62,11 +62,17 @@ class Limits(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """What came of a call: one result an item, and which items were longer than the model takes."""
+    """What came of a call: one result an item.
+
+    Attributes:
+        truncated: which items were longer than the model takes.
+        tokens: what went through the model for it, special tokens included.
+    """
 
     results: Sequence[Result]
     truncated: Sequence[int]
     stamps: Stamps
+    tokens: int
 
 
 class Engine:
@@ -269,4 +275,4 @@ def _answer(model: Model, call: Call, prepared: Sequence[Prepared], ticket: Tick
     if errors and len(errors) == len(results) and len({error.code for error in errors}) == 1:
         raise errors[0]
     truncated = sorted({sequence.item for sequence in prepared if sequence.truncated and sequence.item >= 0})
-    return Answer(results, truncated, ticket.stamps)
+    return Answer(results, truncated, ticket.stamps, sum(sequence.tokens for sequence in prepared))

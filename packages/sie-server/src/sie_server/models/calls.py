@@ -45,7 +45,14 @@ class Picture:
     data: bytes
 
 
-Input = str | Picture
+@dataclass(frozen=True)
+class Tokens:
+    """A text as the model's own token ids, special tokens among them: they run as they are."""
+
+    ids: tuple[int, ...]
+
+
+Input = str | Picture | Tokens
 """One item's content."""
 
 

@@ -21,6 +21,7 @@ from sie_server.models.calls import (
     Result,
     Score,
     Task,
+    Tokens,
     Wanted,
 )
 from sie_server.models.heads.head import Head, Pass
@@ -146,4 +147,5 @@ class LoadedModel:
 
     def _estimate(self, *parts: Input) -> int:
         characters = sum(len(part) for part in parts if isinstance(part, str))
-        return min(characters // _CHARACTERS_PER_TOKEN + _SPECIAL_TOKENS, self.max_tokens)
+        ids = sum(len(part.ids) for part in parts if isinstance(part, Tokens))
+        return min(characters // _CHARACTERS_PER_TOKEN + ids + _SPECIAL_TOKENS, self.max_tokens)

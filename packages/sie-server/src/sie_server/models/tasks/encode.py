@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
-from sie_server.models.calls import Encode, Output, Prepared, Result
+from sie_server.models.calls import Encode, Output, Prepared, Result, Tokens
 from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.task import flag, refuse_unknown_options, texts_of
-from sie_server.models.tokenizing import TextTokenizer
+from sie_server.models.tokenizing import TextTokenizer, Tokenized
 
 _OPTIONS: Final = ("normalize",)
 
@@ -36,11 +38,6 @@ class EncodeTexts:
         outputs = self._outputs(call)
         refuse_unknown_options(self.name, call.options, _OPTIONS)
         normalized = flag(call.options, "normalize", self.normalize)
-        prompts = self.prompts[call.variant]
-        texts = [
-            prompts.shape(text, is_query=call.is_query, instruction=call.instruction)
-            for text in texts_of(self.name, call.inputs)
-        ]
         return [
             Prepared(
                 ids=found.ids,
@@ -50,11 +47,29 @@ class EncodeTexts:
                 is_query=call.is_query,
                 normalized=normalized,
             )
-            for index, found in enumerate(self.tokenizer(texts))
+            for index, found in enumerate(self._tokenized(call))
         ]
 
     def finish(self, call: Encode, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
         return list(outputs)
+
+    def _tokenized(self, call: Encode) -> list[Tokenized]:
+        """Token ids stand for themselves: nothing is put around them."""
+        if all(isinstance(one, Tokens) for one in call.inputs):
+            return [self._given(one, index) for index, one in enumerate(call.inputs) if isinstance(one, Tokens)]
+        prompts = self.prompts[call.variant]
+        texts = texts_of(self.name, call.inputs)
+        return self.tokenizer(
+            [prompts.shape(text, is_query=call.is_query, instruction=call.instruction) for text in texts]
+        )
+
+    def _given(self, tokens: Tokens, index: int) -> Tokenized:
+        known = self.tokenizer.vocabulary
+        for token in tokens.ids:
+            if not 0 <= token < known:
+                said = f"`input[{index}]` has the token id {token}, and model `{self.name}` has 0 to {known - 1}"
+                raise ApiError("INVALID_INPUT", said, hint="ids are those of the model's own tokenizer")
+        return Tokenized(ids=np.array(tokens.ids, np.int32), truncated=False)
 
     def _outputs(self, call: Encode) -> tuple[OutputType, ...]:
         for output in call.outputs:

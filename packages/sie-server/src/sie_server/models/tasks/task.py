@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sie_core.errors import ApiError
-from sie_server.models.calls import Input, Output, Picture, Prepared, Result
+from sie_server.models.calls import Input, Output, Picture, Prepared, Result, Tokens
 
 
 class Task(Protocol):
@@ -52,4 +52,6 @@ def texts_of(model: str, inputs: Sequence[Input]) -> list[str]:
     for index, one in enumerate(inputs):
         if isinstance(one, Picture):
             raise ApiError("INVALID_INPUT", f"`items[{index}]` is a picture, and model `{model}` takes text only")
+        if isinstance(one, Tokens):
+            raise ApiError("INVALID_INPUT", f"`items[{index}]` is token ids, and only texts are taken here")
     return [one for one in inputs if isinstance(one, str)]
