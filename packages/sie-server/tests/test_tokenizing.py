@@ -1,12 +1,18 @@
 """Texts to token ids."""
 
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, processors
 
 from sie_server.models.calls import LoadError
+from sie_server.models.tokenizer_settings import Settings
 from sie_server.models.tokenizing import FILE, SETTINGS, TextTokenizer, load_tokenizer
 from sie_testing import tiny_bert
 
@@ -24,7 +30,8 @@ def tokenizer(folder: Path) -> TextTokenizer:
 
 
 def ids(tokenizer: TextTokenizer, text: str) -> list[int]:
-    return tokenizer([text])[0].ids.tolist()
+    found: list[int] = tokenizer([text])[0].ids.tolist()
+    return found
 
 
 def pieces(*names: str) -> list[int]:
@@ -96,7 +103,9 @@ def test_many_threads_get_what_one_gets(tokenizer: TextTokenizer) -> None:
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LoadError, match=r"no `tokenizer.json` in"):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+
+    with pytest.raises(LoadError, match=r"no `tokenizer.json` in .* cannot be built: it has `config.json`"):
         load_tokenizer(tmp_path, max_tokens=10, lower_case=False)
 
 
@@ -111,4 +120,237 @@ def test_broken_settings_are_named(folder: Path) -> None:
     (folder / SETTINGS).write_text('{"do_lower_case": 3}')
 
     with pytest.raises(LoadError, match=r"tokenizer_config.json` cannot be read"):
+        load_tokenizer(folder, max_tokens=10, lower_case=False)
+
+
+# Pairs.
+
+
+def test_a_pair_has_the_types_of_its_texts(tokenizer: TextTokenizer) -> None:
+    pair = tokenizer.pairs([("a", "bc")])[0]
+
+    assert pair.ids.tolist() == [*pieces("a"), *pieces("b", "##c")[1:]]
+    assert pair.types is not None
+    assert (pair.ids.dtype.name, pair.types.dtype.name) == ("int32", "int32")
+    assert pair.types.tolist() == [0, 0, 0, 1, 1, 1]
+
+
+def test_one_text_has_no_types(tokenizer: TextTokenizer) -> None:
+    assert tokenizer(["abc"])[0].types is None
+
+
+def test_empty_texts_of_a_pair_are_special_tokens(tokenizer: TextTokenizer) -> None:
+    empty, half = tokenizer.pairs([("", ""), ("a", "")])
+
+    assert empty.ids.tolist() == [CLS, SEP, SEP]
+    assert half.ids.tolist() == [*pieces("a"), SEP]
+    assert tokenizer.pairs([]) == []
+
+
+@settings(deadline=None)
+@given(first=st.integers(0, 20), second=st.integers(0, 20), limit=st.integers(3, 25), left=st.booleans())
+def test_a_pair_is_cut_as_the_library_cuts_it(first: int, second: int, limit: int, left: bool) -> None:
+    library = Tokenizer.from_str(json.dumps(tiny_bert.TOKENIZER))
+    library.enable_truncation(limit, direction="left" if left else "right")
+    texts = "abcdefghijklmnopqrstuvwxyz"[:first], "zyxwvutsrqponmlkjihgfedcba"[:second]
+    want = library.encode(*texts)
+    raw = Tokenizer.from_str(json.dumps(tiny_bert.TOKENIZER))
+    raw.no_truncation()
+    ours = TextTokenizer(raw, Settings(), max_tokens=limit, side="left" if left else "right")
+
+    pair = ours.pairs([texts])[0]
+    assert pair.ids.tolist() == want.ids
+    assert ([0] * len(want.ids) if pair.types is None else pair.types.tolist()) == want.type_ids
+    assert pair.truncated == (first + second + 3 > limit)
+
+
+def test_the_second_text_alone_is_cut_where_asked(tokenizer: TextTokenizer) -> None:
+    pair = tokenizer.pairs([("abcde", "abcde")], truncate="only_second")[0]
+
+    assert pair.ids.tolist() == [*pieces("a", "##b", "##c", "##d", "##e"), *pieces("a", "##b")[1:]]
+    assert pair.truncated
+
+
+def test_two_long_texts_are_no_more_work_than_their_length(tokenizer: TextTokenizer) -> None:
+    """The library would make a million combinations of what it cuts off, each as long as an item."""
+    long = "abcdefghi " * 1000
+
+    assert [len(item.ids) for item in tokenizer.pairs([(long, long + "a")])] == [10]
+
+
+def test_a_tokenizer_that_is_not_for_pairs_says_so(folder: Path) -> None:
+    raw = json.loads((folder / FILE).read_text())
+    raw["post_processor"]["pair"] = [{"Sequence": {"id": name, "type_id": 0}} for name in "BA"]
+    (folder / FILE).write_text(json.dumps(raw))
+    tokenizer = load_tokenizer(folder, max_tokens=10, lower_case=False)
+
+    assert ids(tokenizer, "a") == pieces("a")
+    with pytest.raises(LoadError, match="does not put two texts one after another"):
+        tokenizer.pairs([("a", "b")])
+
+
+@pytest.mark.parametrize("kind", ["roberta", "bert", "sequence"])
+def test_every_way_to_put_a_pair_together_is_learned(folder: Path, kind: str) -> None:
+    library = Tokenizer.from_file(str(folder / FILE))
+    cls, sep = ("[CLS]", CLS), ("[SEP]", SEP)
+    library.post_processor = {
+        "roberta": processors.RobertaProcessing(sep, cls),
+        "bert": processors.BertProcessing(sep, cls),
+        "sequence": processors.Sequence([processors.ByteLevel(), processors.BertProcessing(sep, cls)]),
+    }[kind]
+    library.no_truncation()
+    library.save(str(folder / FILE))
+    tokenizer = load_tokenizer(folder, max_tokens=20, lower_case=False)
+    texts = [("ab", "cde"), ("", "a"), ("a", "")]
+
+    assert [item.ids.tolist() for item in tokenizer.pairs(texts)] == [library.encode(*pair).ids for pair in texts]
+
+
+# Parts, places, names.
+
+
+def test_parts_are_whole_and_without_special_tokens(tokenizer: TextTokenizer) -> None:
+    long = "abcdefghijklmnop"
+
+    assert [part.tolist() for part in tokenizer.plain(["", "ab"])] == [[], pieces("a", "##b")[1:-1]]
+    assert len(tokenizer.plain([long])[0]) == len(long)
+    assert tokenizer.counts(["", "ab", long]) == [0, 2, len(long)]
+
+
+def test_places_are_counted_in_characters(tokenizer: TextTokenizer) -> None:
+    text = "😀 a中 👍🏽b"
+    item = tokenizer.located([text])[0]
+
+    assert [text[first:end] for first, end in item.spans[1:-1]] == ["😀", "a", "中", "👍🏽b"]
+    assert item.words.tolist() == [-1, 0, 1, 2, 3, -1]
+    assert item.spans[[0, -1]].tolist() == [[0, 0], [0, 0]]
+
+
+def test_words_keep_their_numbers(tokenizer: TextTokenizer) -> None:
+    item, empty = tokenizer.words([["ab", "", "c", "d?e"], []])
+
+    assert item.words.tolist() == [-1, 0, 0, 2, 3, 3, 3, -1]
+    assert item.spans[1:-1].tolist() == [[0, 1], [1, 2], [0, 1], [0, 1], [1, 2], [2, 3]]
+    assert empty.ids.tolist() == [CLS, SEP]
+    assert tokenizer.words([["abcdef", "ghijkl"]])[0].truncated
+
+
+def test_a_token_is_found_by_its_name(tokenizer: TextTokenizer) -> None:
+    assert tokenizer.token_id("[MASK]") == tiny_bert.VOCABULARY.index("[MASK]")
+    with pytest.raises(LoadError, match=r"`\[Q\]` is not among the \d+ tokens of the vocabulary"):
+        tokenizer.token_id("[Q]")
+
+
+def test_special_tokens_are_known_by_what_they_are_for(folder: Path) -> None:
+    tokenizer = with_settings(folder, {"mask_token": {"content": "[MASK]"}, "cls_token": "[CLS]"})
+
+    assert tokenizer.special_id("mask") == tiny_bert.VOCABULARY.index("[MASK]")
+    assert (tokenizer.special_id("cls"), tokenizer.special_id("bos")) == (CLS, None)
+
+
+# What `tokenizer_config.json` says.
+
+
+def with_settings(folder: Path, said: Mapping[str, Any]) -> TextTokenizer:
+    (folder / SETTINGS).write_text(json.dumps(said))
+    return load_tokenizer(folder, max_tokens=6, lower_case=False)
+
+
+def test_texts_are_cut_on_the_side_that_is_said(folder: Path) -> None:
+    assert ids(with_settings(folder, {"truncation_side": "left"}), "abcdef") == pieces("##c", "##d", "##e", "##f")
+    assert ids(with_settings(folder, {}), "abcdef") == pieces("a", "##b", "##c", "##d")
+
+
+def test_an_unknown_side_is_refused(folder: Path) -> None:
+    with pytest.raises(LoadError, match=r"tokenizer_config.json` cannot be read: Invalid enum value 'middle'"):
+        with_settings(folder, {"truncation_side": "middle"})
+
+
+def test_the_end_token_is_added_where_it_is_asked_for(folder: Path) -> None:
+    """And kept when the text is cut: the vector is taken from it."""
+    asked = {"add_eos_token": True, "eos_token": "[MASK]"}
+    end = tiny_bert.VOCABULARY.index("[MASK]")
+
+    assert ids(with_settings(folder, asked), "a") == [*pieces("a"), end]
+    assert ids(with_settings(folder, asked), "abcdef") == [*pieces("a", "##b", "##c"), end]
+
+
+def test_the_end_token_is_not_added_twice(folder: Path) -> None:
+    assert ids(with_settings(folder, {"add_eos_token": True, "eos_token": "[SEP]"}), "a") == pieces("a")
+
+
+@pytest.mark.parametrize("said", [{}, {"eos_token": "<end>"}])
+def test_an_end_token_that_is_none_is_refused(folder: Path, said: dict[str, str]) -> None:
+    with pytest.raises(LoadError, match=r"`add_eos_token` is true .* has no `eos_token`"):
+        with_settings(folder, {"add_eos_token": True, **said})
+
+
+def test_added_tokens_are_looked_for_in_texts(folder: Path) -> None:
+    size = len(tiny_bert.VOCABULARY)
+    added = {"content": "aa", "special": False, "normalized": False}
+    tokenizer = with_settings(folder, {"added_tokens_decoder": {str(size): added}})
+
+    assert ids(tokenizer, "b aa b") == [*pieces("b")[:-1], size, *pieces("b")[1:]]
+    assert tokenizer.plain(["aa"])[0].tolist() == [size]
+
+
+def test_an_added_token_of_another_id_is_refused(folder: Path) -> None:
+    size = len(tiny_bert.VOCABULARY)
+
+    with pytest.raises(LoadError, match=rf"`aa` is 7 in `tokenizer_config.json` .* and {size} in its vocabulary"):
+        with_settings(folder, {"added_tokens_decoder": {"7": {"content": "aa"}}})
+
+
+# Without a `tokenizer.json`.
+
+
+def write_vocabulary(folder: Path, **said: Any) -> Path:
+    (folder / FILE).unlink()
+    (folder / "vocab.txt").write_text("\n".join(tiny_bert.VOCABULARY) + "\n")
+    (folder / SETTINGS).write_text(json.dumps(said))
+    return folder
+
+
+NAMES = ["BertTokenizer", "BertTokenizerFast", "DistilBertTokenizer", "ElectraTokenizer", None]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vocabulary_alone_makes_the_same_tokenizer(folder: Path, name: str | None) -> None:
+    texts = ["", "abc", "Á b? 中 😀", "[MASK] a", "x" * 200]
+    saved = load_tokenizer(folder, max_tokens=10, lower_case=False)
+    said = {} if name is None else {"tokenizer_class": name}
+    built = load_tokenizer(write_vocabulary(folder, **said), max_tokens=10, lower_case=False)
+
+    assert [ids(built, text) for text in texts] == [ids(saved, text) for text in texts]
+    assert built.special_id("mask") == tiny_bert.VOCABULARY.index("[MASK]")
+
+
+def test_a_vocabulary_without_its_special_tokens_is_refused(folder: Path) -> None:
+    write_vocabulary(folder, cls_token="<s>")
+
+    with pytest.raises(LoadError, match=r"vocab.txt` has no `<s>`, which every item is to have"):
+        load_tokenizer(folder, max_tokens=10, lower_case=False)
+
+
+def test_a_class_that_is_not_built_is_named(folder: Path) -> None:
+    write_vocabulary(folder, tokenizer_class="FunnelTokenizer")
+
+    with pytest.raises(LoadError, match=r"its `FunnelTokenizer` cannot be built: it has .*`vocab.txt`"):
+        load_tokenizer(folder, max_tokens=10, lower_case=False)
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spm.model", "tokenizer.model"])
+def test_a_sentencepiece_model_alone_is_refused_with_the_fix(folder: Path, name: str) -> None:
+    (folder / FILE).rename(folder / name)
+
+    with pytest.raises(LoadError, match=rf"`{name}` of .* is a sentencepiece model") as refused:
+        load_tokenizer(folder, max_tokens=10, lower_case=False)
+    assert "`sie-airgap lock` converts it" in (refused.value.hint or "")
+
+
+def test_a_broken_vocabulary_is_named(folder: Path) -> None:
+    write_vocabulary(folder)
+    (folder / "vocab.txt").write_bytes(b"\xff\xfe\n")
+
+    with pytest.raises(LoadError, match=r"`vocab.txt` of .* cannot be read"):
         load_tokenizer(folder, max_tokens=10, lower_case=False)

@@ -128,8 +128,8 @@ CONFIG: Final[dict[str, Any]] = {
 }
 
 
-def _special(name: str) -> dict[str, Any]:
-    return {"SpecialToken": {"id": name, "type_id": 0}}
+def _special(name: str, type_id: int = 0) -> dict[str, Any]:
+    return {"SpecialToken": {"id": name, "type_id": type_id}}
 
 
 TOKENIZER: Final[Mapping[str, Any]] = {
@@ -161,7 +161,7 @@ TOKENIZER: Final[Mapping[str, Any]] = {
         "single": [_special("[CLS]"), {"Sequence": {"id": "A", "type_id": 0}}, _special("[SEP]")],
         "pair": [
             *[_special("[CLS]"), {"Sequence": {"id": "A", "type_id": 0}}, _special("[SEP]")],
-            *[{"Sequence": {"id": "B", "type_id": 1}}, _special("[SEP]")],
+            *[{"Sequence": {"id": "B", "type_id": 1}}, _special("[SEP]", 1)],
         ],
         "special_tokens": {
             name: {"id": name, "ids": [SPECIAL.index(name)], "tokens": [name]} for name in ("[CLS]", "[SEP]")
