@@ -1,6 +1,7 @@
 """The gateway as a raw ASGI application: which route does what, and how each call's story is told.
 
-A call is routed on its path and headers before its body is read: what will be refused is not waited for.
+A call is routed on its path and headers before its body is read: what will be refused is not waited for. Two routes,
+whose interface is not ours, name their model inside the body: of theirs that name is read, and nothing else.
 """
 
 import asyncio
@@ -15,11 +16,13 @@ from sie_core.catalog.feed import Feed
 from sie_core.errors import ApiError
 from sie_core.http import metrics as prometheus
 from sie_core.http import respond
-from sie_core.http.asgi import Header, Receive, Scope, Send
+from sie_core.http.asgi import Header, Receive, Scope, Send, header
 from sie_core.http.auth import Auth
 from sie_core.http.serve import Drain
 from sie_core.settings import SettingsError
-from sie_core.wire import envelope
+from sie_core.wire import codec, envelope
+from sie_core.wire.messages import Named
+from sie_core.wire.openai import as_openai
 from sie_gateway import __version__, discovery, status
 from sie_gateway.capacity import Demand, Rate
 from sie_gateway.forward import Call, Forwarder
@@ -31,7 +34,7 @@ from sie_gateway.settings import GatewaySettings
 from sie_gateway.upstream import Connections, CutOff
 from sie_gateway.workers import WorkerTable
 
-LATER = ("/v1/embeddings", "/v1/rerank", "/v1/pools", "/v1/configs", "/ws/")
+LATER = ("/v1/pools", "/v1/configs", "/ws/")
 """Routes of the interface that this version does not serve."""
 
 CONFIGS_HINT = "the config service itself serves `/v1/configs`"
@@ -111,12 +114,12 @@ class Gateway:
         endpoint = _endpoint(scope["path"])
         try:
             self._auth.check(scope["path"], scope["headers"])
-            if endpoint in envelope.VERBS:
-                code = await self._call(scope, receive, send, request_id=request_id, headers=headers)
-            else:
+            if endpoint == "other":
                 code = await self._operation(scope, send, headers=headers)
+            else:
+                code = await self._call(scope, receive, send, request_id=request_id, headers=headers)
         except ApiError as error:
-            code = await self._refuse(send, Refuse(error), request_id=request_id, headers=headers)
+            code = await self._refuse(scope, send, Refuse(error), request_id=request_id, headers=headers)
         except respond.CallerGone:
             self._metrics.hung_up.add()
             return
@@ -132,19 +135,25 @@ class Gateway:
         if scope["method"] != "POST":
             raise _wrong_method(scope, "POST")
         started_s = self._clock()
-        call = envelope.read(scope["path"], scope["headers"])
-        assert call is not None  # the caller has matched the path
-        if call.timeout_ms is None and self._settings.request_timeout_s is not None:
-            call = replace(call, timeout_ms=int(self._settings.request_timeout_s * 1000))
+        timeout_ms = envelope.timeout_ms(scope["headers"])
+        if timeout_ms is None and self._settings.request_timeout_s is not None:
+            timeout_ms = int(self._settings.request_timeout_s * 1000)
+        deadline_s = None if timeout_ms is None else started_s + timeout_ms / 1000
+        call, body = envelope.read(scope["path"], scope["headers"]), None
+        if call is None:
+            body = await self._body(scope, receive, deadline_s=deadline_s)
+            call = _named_inside(scope, body)
+        call = replace(call, timeout_ms=timeout_ms)
         decision = self._route(call)
         if isinstance(decision, Refuse):
-            return await self._refuse(send, decision, request_id=request_id, headers=headers)
+            return await self._refuse(scope, send, decision, request_id=request_id, headers=headers)
         if isinstance(decision, Wait):
-            return await self._wait(send, decision, headers=headers)
-        body = await self._body(scope, receive, call, started_s=started_s)
-        if self._clock() - started_s > ROUTED_AGAIN_S:
-            again = self._route(call)
-            decision = decision if isinstance(again, Refuse | Wait) else again
+            return await self._wait(scope, send, decision, request_id=request_id, headers=headers)
+        if body is None:
+            body = await self._body(scope, receive, deadline_s=deadline_s)
+            if self._clock() - started_s > ROUTED_AGAIN_S:
+                again = self._route(call)
+                decision = decision if isinstance(again, Refuse | Wait) else again
         self._rate.count(started_s)
         whole = Call(
             scope=scope,
@@ -156,9 +165,9 @@ class Gateway:
         )
         return await self._forwarder.forward(whole, decision, receive, send, headers=headers)
 
-    async def _body(self, scope: Scope, receive: Receive, call: envelope.Envelope, *, started_s: float) -> bytes:
+    async def _body(self, scope: Scope, receive: Receive, *, deadline_s: float | None) -> bytes:
         """Raises as `respond.read_body`, and `DEADLINE_EXCEEDED` for a caller that is longer about it than it waits."""
-        left_s = None if call.timeout_ms is None else call.timeout_ms / 1000 - (self._clock() - started_s)
+        left_s = None if deadline_s is None else deadline_s - self._clock()
         try:
             async with asyncio.timeout(left_s):
                 return await respond.read_body(scope, receive, limit_bytes=self._settings.max_body_bytes)
@@ -175,8 +184,11 @@ class Gateway:
             now_s=self._clock(),
         )
 
-    async def _wait(self, send: Send, wait: Wait, *, headers: list[Header]) -> int:
+    async def _wait(self, scope: Scope, send: Send, wait: Wait, *, request_id: str, headers: list[Header]) -> int:
         self._metrics.provisioning.add(*self._demand.note(wait, self._clock()))
+        if scope["path"] in envelope.NAMED_IN_BODY:
+            late = ApiError("PROVISIONING", wait.message, retry_after_s=wait.estimated_wait_s)
+            return await self._refuse(scope, send, Refuse(late), request_id=request_id, headers=headers)
         body = {
             "status": "provisioning",
             "gpu": wait.gpu,
@@ -188,9 +200,9 @@ class Gateway:
         await respond.send_json(send, 202, body, headers=[*headers, again])
         return 202
 
-    async def _refuse(self, send: Send, refuse: Refuse, *, request_id: str, headers: list[Header]) -> int:
+    async def _refuse(self, scope: Scope, send: Send, refuse: Refuse, *, request_id: str, headers: list[Header]) -> int:
         """As every server answers, and the keys of v0.3.1's gateway at the top beside it."""
-        error = refuse.error
+        error = as_openai(refuse.error) if scope["path"] in envelope.NAMED_IN_BODY else refuse.error
         self._metrics.rejected.add(error.code.lower())
         body = {"message": error.message, **refuse.also, **error.body()}
         said = [*respond.error_headers(error, request_id=request_id), *headers]
@@ -257,11 +269,20 @@ def _feed(settings: GatewaySettings, on_change: Callable[[Catalog], None]) -> Fe
 
 
 def _endpoint(path: str) -> str:
-    """The verb of a call, else `other`: a label that callers cannot multiply."""
+    """What a call is, `encode` or `embeddings`, else `other`: a label that callers cannot multiply."""
+    if path in envelope.NAMED_IN_BODY:
+        return path.removeprefix("/v1/")
     for prefix, verb in envelope.PREFIXES.items():
         if path.startswith(prefix):
             return verb
     return "other"
+
+
+def _named_inside(scope: Scope, body: bytes) -> envelope.Envelope:
+    """The envelope of a call whose body names the model; the rest of it is the worker's to read."""
+    fmt = codec.body_format(header(scope["headers"], b"content-type"))
+    named: Named = codec.decode_as(body, fmt, Named)
+    return envelope.named(scope["path"], named.model, scope["headers"])
 
 
 def _wrong_method(scope: Scope, wanted: str) -> ApiError:

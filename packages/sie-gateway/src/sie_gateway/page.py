@@ -11,6 +11,7 @@ PAGE = b"""<!doctype html>
 <li><a href="/v1/models">/v1/models</a>: every model, and who serves it</li>
 <li><a href="/metrics">/metrics</a>: for Prometheus</li>
 <li><code>POST /v1/encode/ORG/NAME</code>, <code>/v1/score/ORG/NAME</code>, <code>/v1/extract/ORG/NAME</code></li>
+<li><code>POST /v1/embeddings</code>, <code>/v1/rerank</code>: for programs that know nothing of SIE</li>
 </ul>
 </body>
 </html>

@@ -95,6 +95,12 @@ def named(path: str, model: str, headers: Iterable[tuple[bytes, bytes]]) -> Enve
     return _read(NAMED_IN_BODY[path], split, headers)
 
 
+def timeout_ms(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+    """As `Envelope.timeout_ms`, before the rest is known. Raises `ApiError` INVALID_INPUT."""
+    said = next((value for name, value in headers if name == TIMEOUT_MS.encode()), b"")
+    return _timeout_ms(said.decode("latin-1").strip())
+
+
 def _read(verb: Verb, split: tuple[BundleName | None, ModelId], headers: Iterable[tuple[bytes, bytes]]) -> Envelope:
     said = {_READ[name]: value.decode("latin-1").strip() for name, value in headers if name in _READ}
     bundle, model = split
