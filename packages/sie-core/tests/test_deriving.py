@@ -148,7 +148,46 @@ def test_modules_that_are_not_served_are_named(modules: list[Any]) -> None:
         derived(modules=modules)
 
 
-@pytest.mark.parametrize("model_type", ["gpt2", "roberta", ""])
+POSITIONS: dict[str, tuple[dict[str, Any], int]] = {
+    "after the padding's": ({"model_type": "xlm-roberta", "max_position_embeddings": 8194, "pad_token_id": 1}, 8192),
+    "after a padding that is not said": ({"model_type": "roberta", "max_position_embeddings": 514}, 512),
+    "after a padding of 0": (
+        {"model_type": "camembert", "max_position_embeddings": 513, "pad_token_id": 0},
+        512,
+    ),
+    "after the padding's, whatever is said": (
+        {"model_type": "mpnet", "max_position_embeddings": 514, "pad_token_id": 7},
+        512,
+    ),
+    "all of them": ({"model_type": "electra", "max_position_embeddings": 512, "pad_token_id": 1}, 512),
+    "as many as transformers has": ({"model_type": "distilbert", "max_position_embeddings": None}, 512),
+}
+
+
+@pytest.mark.parametrize("kind", POSITIONS)
+def test_a_token_has_a_position_of_those_that_are_for_tokens(kind: str) -> None:
+    config, tokens = POSITIONS[kind]
+    asked = ModelSpec(id=SPEC.id, max_tokens=tokens, dense=DenseHead())
+    files = {"config": config, "sentence_bert_config": None, "tokenizer_config": None}
+
+    assert (derived(**files).max_tokens, derived(asked, **files).max_tokens) == (tokens, tokens)
+    with pytest.raises(ValueError, match=f"`max_tokens` is {tokens + 1}, `max_position_embeddings`"):
+        derived(ModelSpec(id=SPEC.id, max_tokens=tokens + 1, dense=DenseHead()), **files)
+
+
+def test_where_only_distances_count_the_spec_may_ask_for_more() -> None:
+    config = {"model_type": "deberta-v2", "max_position_embeddings": 512, "position_biased_input": False}
+    asked = ModelSpec(id=SPEC.id, max_tokens=2048, dense=DenseHead())
+    found = [derived(spec, config=config, sentence_bert_config=None).max_tokens for spec in (SPEC, asked)]
+
+    assert found == [512, 2048]
+
+
+def test_what_distilbert_calls_its_width_is_one() -> None:
+    assert dense(derived(config={"model_type": "distilbert", "hidden_size": None, "dim": 384})).dim == 384
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "roformer", ""])
 def test_an_architecture_that_is_not_served_is_named(model_type: str) -> None:
     with pytest.raises(ValueError, match=f"`model_type` in `config.json` is `{model_type}`: supported are `bert`"):
         derived(config={"model_type": model_type})
@@ -175,8 +214,9 @@ def test_the_length_is_the_tokenizers_but_never_beyond_the_positions(
 
 
 def test_a_length_that_no_file_says_is_asked_for() -> None:
+    config = {"model_type": "modernbert", "max_position_embeddings": None}
     with pytest.raises(ValueError, match="set `max_tokens` in the spec of `acme/tiny`"):
-        derived(config={"max_position_embeddings": None}, sentence_bert_config=None, tokenizer_config=None)
+        derived(config=config, sentence_bert_config=None, tokenizer_config=None)
 
 
 def test_a_spec_cannot_be_longer_than_the_positions() -> None:

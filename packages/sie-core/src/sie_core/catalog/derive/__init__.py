@@ -17,6 +17,7 @@ import msgspec
 from sie_core.catalog.derive.dense import complete_dense
 from sie_core.catalog.derive.modules import read_modules
 from sie_core.catalog.derive.multivector import complete_multivector
+from sie_core.catalog.derive.positions import need_positions, positions_of, reserved_positions
 from sie_core.catalog.derive.projection import Layer
 from sie_core.catalog.derive.snapshot import (
     CONFIG,
@@ -39,7 +40,9 @@ from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, Multivecto
 
 __all__ = ["CONFIG", "Architecture", "Derived", "Layer", "Reader", "derive"]
 
-Architecture = Literal["bert", "modernbert"]
+Architecture = Literal[
+    "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta"
+]
 """`model_type` in `config.json`, of what there is a backbone for."""
 
 _DOCUMENT_PROMPTS: Final = ("document", "passage", "corpus")
@@ -156,14 +159,15 @@ def _architecture(spec: ModelSpec, config: Config, where: str) -> Architecture:
 def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: Config, length: Length) -> Found[int]:
     """The spec's, or `max_seq_length`, or the tokenizer's own limit; never more than there are positions."""
     config_name = within(folder, CONFIG)
-    positions = config.max_position_embeddings
+    positions, reserved = positions_of(config), reserved_positions(config)
     if spec.max_tokens is not None:
-        if positions is not None and spec.max_tokens > positions:
+        if positions is not None and need_positions(config) and spec.max_tokens > positions - reserved:
+            but = f", and no token has the first {reserved}" if reserved else ""
             raise ValueError(
-                f"`max_tokens` is {spec.max_tokens}, `max_position_embeddings` in `{config_name}` is {positions}"
+                f"`max_tokens` is {spec.max_tokens}, `max_position_embeddings` in `{config_name}` is {positions}{but}"
             )
         return Found(spec.max_tokens, SPEC)
-    limits = [] if positions is None else [Found(positions, config_name)]
+    limits = [] if positions is None else [Found(positions - reserved, config_name)]
     if length.max_seq_length is not None:
         limits.append(Found(length.max_seq_length, within(folder, LENGTH)))
     else:

@@ -44,14 +44,23 @@ class Module(Struct, frozen=True):
 
 
 class Config(Struct, frozen=True):
-    """What a spec needs of `config.json`; the shape of the network is its backbone's to read."""
+    """What a spec needs of `config.json`; the shape of the network is its backbone's to read.
+
+    `dim` is what DistilBERT calls `hidden_size`, and is that where there is no other.
+    """
 
     model_type: str
     hidden_size: int | None = None
+    dim: int | None = None
     max_position_embeddings: int | None = None
+    position_biased_input: bool = True
     pad_token_id: int | None = None
     vocab_size: int | None = None
     architectures: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.hidden_size is None and self.dim is not None:
+            msgspec.structs.force_setattr(self, "hidden_size", self.dim)
 
 
 class Length(Struct, frozen=True):

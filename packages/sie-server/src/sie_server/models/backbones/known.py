@@ -4,9 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_server.models.backbones import bert, modernbert
+from sie_server.models.backbones import bert, deberta, modernbert, mpnet
 from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.ops.protocol import Ops
+
+_WORDS: Final = "embeddings.word_embeddings.weight"
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,11 @@ class Backbone:
 
 
 BACKBONES: Final[Mapping[str, Backbone]] = {
-    "bert": Backbone(bert.read_config, bert.bert, ("", "bert."), "embeddings.word_embeddings.weight"),
+    "bert": Backbone(bert.read_bert, bert.bert, ("", "bert."), _WORDS),
+    "camembert": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
+    "deberta-v2": Backbone(deberta.read_deberta, deberta.deberta, ("", "deberta."), _WORDS),
+    "distilbert": Backbone(bert.read_distilbert, bert.bert, ("", "distilbert."), _WORDS),
+    "electra": Backbone(bert.read_electra, bert.bert, ("", "electra."), _WORDS),
     "modernbert": Backbone(
         modernbert.read_config,
         modernbert.modernbert,
@@ -37,5 +43,8 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
         "embeddings.tok_embeddings.weight",
         modernbert.adapt,
     ),
+    "mpnet": Backbone(mpnet.read_mpnet, mpnet.mpnet, ("", "mpnet."), _WORDS),
+    "roberta": Backbone(bert.read_roberta, bert.bert, ("", "roberta."), _WORDS),
+    "xlm-roberta": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
 }
 """By `model_type`; `sie_core.catalog.derive` lists the same ones."""

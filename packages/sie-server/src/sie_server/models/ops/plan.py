@@ -40,7 +40,7 @@ class Plan:
         positions: (T,) int32, from 0 in each item.
         rows: (S, G) int32, which token is in a cell; 0 where none is.
         back: (T,) int32, which cell of the flattened grid a token is in.
-        mask: (S, 1, 1, G) float32, 0 where a token is and `MASKED` elsewhere.
+        mask: (S, 1, 1, G) float32, 0 where a token is that others see and `MASKED` elsewhere.
         patches: (T, values) float32 of pictures; None for texts.
     """
 
@@ -88,6 +88,31 @@ FIRST: Final = Feed("first", (-1,), np.int32, lambda plan: plan.tokens.starts[:-
 """(S,): where each item's first token is."""
 
 
+APART: Final = Feed("apart", (-1, -1), np.int32, lambda plan: _apart(plan.grid))
+"""(G, G): where the distance of a query, down, to a key, across, stands in `distances`."""
+
+APART_OF_QUERIES: Final = Feed("apart_of_queries", (-1, -1), np.int32, lambda plan: _flat(plan.grid, of_keys=False))
+"""(G, G): the same in (G, 2 G), flattened, which has a row of every distance for each query."""
+
+APART_OF_KEYS: Final = Feed("apart_of_keys", (-1, -1), np.int32, lambda plan: _flat(plan.grid, of_keys=True))
+"""(G, G): the same where the rows are of the keys."""
+
+
+def distances(grid: int) -> NDArray[np.int32]:
+    """(2 G,): every distance that there is in a grid, a query's position less a key's, and one that there is not."""
+    return np.arange(-grid, grid, dtype=np.int32)
+
+
+def _apart(grid: int) -> NDArray[np.int32]:
+    at = np.arange(grid, dtype=np.int32)
+    return at[:, None] - at + np.int32(grid)
+
+
+def _flat(grid: int, *, of_keys: bool) -> NDArray[np.int32]:
+    row = np.arange(grid, dtype=np.int32) * np.int32(2 * grid)
+    return _apart(grid) + (row if of_keys else row[:, None])
+
+
 @functools.cache
 def seen_feed(*, causal: bool, window: int | None) -> Feed:
     """(1, 1, G, G) float32 to add to the scores: which positions a position sees, by their distance alone."""
@@ -125,6 +150,8 @@ def plan_batch(batch: TokenBatch) -> Plan:
     back[:tokens] = item_of_token * np.int32(grid) + within
     rows = np.zeros((items, grid), np.int32)
     rows[seen] = np.arange(tokens, dtype=np.int32)
+    if batch.unseen is not None:
+        seen = np.arange(grid, dtype=np.int32) < (lengths - batch.unseen)[:, None]
     mask = np.where(seen, np.float32(0), MASKED)[:, None, None, :]
     return Plan(batch, ids, types, positions, rows, back, mask, _padded(batch.patches, rounded_tokens))
 

@@ -7,8 +7,9 @@ of its plan. An operation enters when a backbone needs it.
 Shapes: T tokens of the batch, end to end; S items; G the longest item's tokens.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
@@ -18,6 +19,21 @@ X = TypeVar("X")
 
 Activation = Literal["gelu", "gelu_tanh", "silu", "relu", "tanh", "sigmoid", "quick_gelu"]
 """`gelu` is the exact one, over the error function; `quick_gelu` is x · sigmoid(1.702 x)."""
+
+
+@dataclass(frozen=True)
+class Relative(Generic[X]):
+    """What distances between tokens add to attention, beside what the tokens are: DeBERTa's.
+
+    Attributes:
+        rows: (2 G,), the row of the tables for each of `plan.distances`.
+        keys: (R, heads · size): a query times the row of its distance to a key is added to their scaled product.
+        queries: (R, heads · size): likewise a key times the row of a query's distance to it; None: nothing is.
+    """
+
+    rows: Feed
+    keys: X | None = None
+    queries: X | None = None
 
 
 class Ops(Protocol[X]):
@@ -105,6 +121,7 @@ class Ops(Protocol[X]):
         causal: bool = False,
         window: int | None = None,
         bias: X | None = None,
+        relative: Relative[X] | None = None,
     ) -> X:
         """(T, heads · size) each → (T, heads · size): every token sees the tokens of its own item.
 
@@ -114,7 +131,20 @@ class Ops(Protocol[X]):
             causal: whether a token sees only itself and those before it.
             window: a token sees those at a distance of at most this; None: all.
             bias: (heads, G, G) or (1, heads, G, G), added to the scaled products of every item.
+            relative: what else is added to them; needs as many heads of keys as of queries.
         """
+        ...
+
+    def distance_bias(self, table: X, rows: Feed) -> X:
+        """(R, heads) → (heads, G, G), for `attention`: each head's number of the distance of a query to a key.
+
+        Args:
+            rows: (2 G,), the row of `table` for each of `plan.distances`.
+        """
+        ...
+
+    def once(self, weight: X, make: Callable[[X], Sequence[X]]) -> list[X]:
+        """`make(weight)`, computed in float32 when the model is loaded and not in every pass; no feeds in it."""
         ...
 
     def item_max(self, x: X) -> X:

@@ -1,7 +1,7 @@
 """The operations as nodes of a graph: see `protocol.Ops`."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -10,9 +10,19 @@ from numpy.typing import NDArray
 from sie_server.models.calls import Precision
 from sie_server.models.checkpoint import Checkpoint
 from sie_server.models.ops.openvino.device import op, ov
-from sie_server.models.ops.openvino.graph import Graph, Shape
-from sie_server.models.ops.plan import BACK, MASK, ROWS, Feed, Plan, seen_feed
-from sie_server.models.ops.protocol import Activation
+from sie_server.models.ops.openvino.graph import Graph, Shape, computed_once
+from sie_server.models.ops.plan import (
+    APART,
+    APART_OF_KEYS,
+    APART_OF_QUERIES,
+    BACK,
+    MASK,
+    ROWS,
+    Feed,
+    Plan,
+    seen_feed,
+)
+from sie_server.models.ops.protocol import Activation, Relative
 
 _ONE: Final = np.ones(1, np.float32)
 ONE: Final = Feed("one", (1,), np.float32, lambda plan: _ONE)
@@ -37,6 +47,7 @@ class OpenvinoOps:
         self._outputs: dict[str, Any] = {}
         self._first_axis = op.constant(np.int32(0))
         self._packed_weights = 0
+        self._made_bytes = 0
 
     def feed(self, feed: Feed) -> Any:
         if feed not in self._feeds:
@@ -138,6 +149,7 @@ class OpenvinoOps:
         causal: bool = False,
         window: int | None = None,
         bias: Any | None = None,
+        relative: Relative[Any] | None = None,
     ) -> Any:
         kv_heads = kv_heads or heads
         width = _sizes(query)[-1]
@@ -151,12 +163,27 @@ class OpenvinoOps:
         if kv_heads != heads:
             shared = op.constant(np.repeat(np.arange(kv_heads, dtype=np.int32), heads // kv_heads))
             keys, values = (op.gather(x, shared, op.constant(np.int32(1))) for x in (keys, values))
+        if relative is not None:
+            mask = op.add(mask, self._by_distance(queries, keys, relative))
         by = self._unfused(op.constant(np.array([factor], np.float32)))
         seen = op.scaled_dot_product_attention(queries, keys, values, mask, by)
         # One row a cell. Zeros keep an axis, so the grid's two are folded before the heads are.
         folded = op.constant(np.array([-1, width], np.int64))
         cells = op.reshape(op.transpose(seen, op.constant(_SWAPPED)), folded, False)
         return op.gather(cells, self.feed(BACK), self._first_axis)
+
+    def distance_bias(self, table: Any, rows: Feed) -> Any:
+        by_head = op.transpose(self.gather(table, self.feed(rows)), op.constant(np.array([1, 0], np.int64)))
+        return op.gather(by_head, self.feed(APART), op.constant(np.int32(1)))
+
+    def once(self, weight: Any, make: Callable[[Any], Sequence[Any]]) -> list[Any]:
+        packed = self._packed_weights
+        # As an input, or the compiler would compute it itself, by kernels that are there to be right, not fast.
+        one = op.parameter([1], ov.Type.f32)
+        made = computed_once(make(op.multiply(weight, one)), one, self._checkpoint)
+        self._packed_weights = packed
+        self._made_bytes += sum(array.nbytes for array in made)
+        return [op.constant(array) for array in made]
 
     def item_max(self, x: Any) -> Any:
         cells = op.gather(x, self.feed(ROWS), self._first_axis)
@@ -175,7 +202,7 @@ class OpenvinoOps:
         Args:
             warm: a batch to begin with; None: a short text.
         """
-        weights_bytes = self._packed_weights * _WEIGHT_BYTES[self._precision]
+        weights_bytes = self._packed_weights * _WEIGHT_BYTES[self._precision] + self._made_bytes
         shape = Shape(streams=streams, threads=threads, precision=self._precision)
         return Graph(self._outputs, self._feeds, self._checkpoint, shape, weights_bytes=weights_bytes, warm=warm)
 
@@ -184,6 +211,26 @@ class OpenvinoOps:
         cells = op.gather(x, self.feed(ROWS), self._first_axis)
         split = op.constant(np.array([0, 0, heads, -1], np.int64))
         return op.transpose(op.reshape(cells, split, True), op.constant(_SWAPPED))
+
+    def _by_distance(self, queries: Any, keys: Any, relative: Relative[Any]) -> Any:
+        """(S, heads, G, size) twice → (S, heads, G, G).
+
+        Only the rows of distances that the grid has are multiplied with, and of the products one flat gather takes
+        what belongs to each pair.
+        """
+        terms = []
+        folded = op.constant(np.array([0, 0, -1], np.int64))
+        for grid, table, at in (
+            (queries, relative.keys, APART_OF_QUERIES),
+            (keys, relative.queries, APART_OF_KEYS),
+        ):
+            if table is not None:
+                heads = _sizes(grid)[1]
+                rows = self.heads(self.gather(table, self.feed(relative.rows)), heads)
+                across = op.transpose(rows, op.constant(np.array([1, 2, 0], np.int64)))
+                flat = op.reshape(op.matmul(grid, across, False, False), folded, True)
+                terms.append(op.gather(flat, self.feed(at), op.constant(np.int32(2))))
+        return terms[0] if len(terms) == 1 else op.add(*terms)
 
     def _unfused(self, x: Any) -> Any:
         """The same, by a multiplication with 1 that the compiler cannot see through; nothing of it in bf16."""
