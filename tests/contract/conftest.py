@@ -5,6 +5,7 @@ import pytest
 
 from sie_testing.cluster import Running, fill_bucket, gateway, worker
 from sie_testing.doors import WAYS, Door, open_door
+from sie_testing.tiny_worker import tiny_worker
 
 LIMIT_BYTES = 1 << 20
 PLACES = ("worker", "gateway")
@@ -29,6 +30,41 @@ def fronted(folder: Path, served: Running) -> Iterator[Running]:
     env = {"SIE_MAX_BODY_BYTES": str(LIMIT_BYTES), "SIE_GATEWAY_CONFIGURED_GPUS": "l4"}
     with gateway(folder, [served.url], env=env) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Iterator[str]:
+    """A worker whose model does everything, tiny."""
+    with tiny_worker(max_body_bytes=LIMIT_BYTES) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def tiny_fronted(folder: Path, tiny: str) -> Iterator[str]:
+    """A gateway in front of it, whose catalog has never heard of that model."""
+    env = {"SIE_MAX_BODY_BYTES": str(LIMIT_BYTES), "SIE_GATEWAY_CONFIGURED_GPUS": "l4"}
+    with gateway(folder / "tiny", [tiny], env=env) as running:
+        yield running.url
+
+
+@pytest.fixture(scope="session", params=PLACES)
+def tiny_url(request: pytest.FixtureRequest) -> str:
+    found: str = request.getfixturevalue("tiny" if request.param == "worker" else "tiny_fronted")
+    return found
+
+
+@pytest.fixture(scope="session", params=WAYS)
+def tiny_door(request: pytest.FixtureRequest, tiny_url: str) -> Iterator[Door]:
+    opened = open_door(request.param, tiny_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def tiny_reference(tiny: str) -> Iterator[Door]:
+    opened = open_door("msgpack", tiny)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session", params=PLACES)

@@ -43,6 +43,15 @@ class Encoded:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """A call of score: its entries in their order, as the wire has them."""
+
+    model: str
+    query_id: str | None
+    entries: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
 class Refused:
     """An error: what a program reads of it, and the words a person reads."""
 
@@ -55,6 +64,17 @@ class Door(Protocol):
     """`params` are the request's: output_types, output_dtype, instruction, options."""
 
     def encode(self, model: str, items: Sequence[Any], **params: Any) -> list[Encoded] | Refused: ...
+
+    def score(self, model: str, query: Any, items: Sequence[Any], **params: Any) -> Scored | Refused:
+        """`params`: instruction, options."""
+        ...
+
+    def extract(self, model: str, items: Sequence[Any], **params: Any) -> list[dict[str, Any]] | Refused:
+        """Each item's keys, but for the timing and for data where there are none.
+
+        `params`: labels, output_schema, instruction, options.
+        """
+        ...
 
     def models(self) -> list[dict[str, Any]]: ...
 
@@ -76,13 +96,27 @@ class RawDoor:
             return _refused(reply)
         return [_encoded(item) for item in _decoded(reply)["items"]]
 
+    def score(self, model: str, query: Any, items: Sequence[Any], **params: Any) -> Scored | Refused:
+        reply = self.send(f"/v1/score/{model}", {"query": query, "items": items} | params)
+        return _scored(_decoded(reply)) if reply.status_code == 200 else _refused(reply)
+
+    def extract(self, model: str, items: Sequence[Any], **params: Any) -> list[dict[str, Any]] | Refused:
+        reply = self.send(f"/v1/extract/{model}", {"items": items} | ({"params": params} if params else {}))
+        if reply.status_code != 200:
+            return _refused(reply)
+        return [_extracted(item) for item in _decoded(reply)["items"]]
+
     def post(self, model: str, body: object, **headers: str) -> httpx2.Response:
-        """As `encode`, with the whole reply; a body that is bytes is sent as it is."""
+        """As `encode`, with the whole reply."""
+        return self.send(f"/v1/encode/{model}", body, **headers)
+
+    def send(self, path: str, body: object, **headers: str) -> httpx2.Response:
+        """Any call; a body that is bytes is sent as it is."""
         said = {"content-type": CONTENT_TYPES[self._fmt], "accept": CONTENT_TYPES[self._fmt]} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
         content = body if isinstance(body, bytes) else encode(body, self._fmt)
-        return self._http.post(f"/v1/encode/{model}", content=content, headers=said)
+        return self._http.post(path, content=content, headers=said)
 
     def models(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self._http.get("/v1/models").json()["models"]
@@ -111,6 +145,19 @@ class BlockingDoor:
         except (RequestError, ServerError) as error:
             return _from_error(error)
 
+    def score(self, model: str, query: Any, items: Sequence[Any], **params: Any) -> Scored | Refused:
+        try:
+            return _scored(self._client.score(model, query, items, wait_for_capacity=False, **params))
+        except (RequestError, ServerError) as error:
+            return _from_error(error)
+
+    def extract(self, model: str, items: Sequence[Any], **params: Any) -> list[dict[str, Any]] | Refused:
+        try:
+            found = self._client.extract(model, items, wait_for_capacity=False, **params)
+        except (RequestError, ServerError) as error:
+            return _from_error(error)
+        return [_extracted(item) for item in found]
+
     def models(self) -> list[dict[str, Any]]:
         return [dict(entry) for entry in self._client.list_models()]
 
@@ -135,6 +182,19 @@ class AwaitingDoor:
         except (RequestError, ServerError) as error:
             return _from_error(error)
         return [_from_sdk(result) for result in results]
+
+    def score(self, model: str, query: Any, items: Sequence[Any], **params: Any) -> Scored | Refused:
+        try:
+            return _scored(self._runner.run(self._client.score(model, query, items, wait_for_capacity=False, **params)))
+        except (RequestError, ServerError) as error:
+            return _from_error(error)
+
+    def extract(self, model: str, items: Sequence[Any], **params: Any) -> list[dict[str, Any]] | Refused:
+        try:
+            found = self._runner.run(self._client.extract(model, items, wait_for_capacity=False, **params))
+        except (RequestError, ServerError) as error:
+            return _from_error(error)
+        return [_extracted(item) for item in found]
 
     def models(self) -> list[dict[str, Any]]:
         return [dict(entry) for entry in self._runner.run(self._client.list_models())]
@@ -196,6 +256,15 @@ def _from_sdk(result: Mapping[str, Any]) -> Encoded:
     return Encoded(result.get("id"), outputs)
 
 
+def _scored(body: Mapping[str, Any]) -> Scored:
+    assert set(body["timing"]) > {"total_ms", "inference_ms"}
+    return Scored(body["model"], body.get("query_id"), body["scores"])
+
+
+def _extracted(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key != "timing" and (key != "data" or value)}
+
+
 def _refused(reply: httpx2.Response) -> Refused:
     detail = _decoded(reply)["detail"]
     assert reply.headers["x-sie-error-code"] == detail["code"]
@@ -206,4 +275,15 @@ def _from_error(error: RequestError | ServerError) -> Refused:
     return Refused(error.status_code or 0, error.code, str(error))
 
 
-__all__ = ["WAYS", "Array", "AwaitingDoor", "BlockingDoor", "Door", "Encoded", "RawDoor", "Refused", "open_door"]
+__all__ = [
+    "WAYS",
+    "Array",
+    "AwaitingDoor",
+    "BlockingDoor",
+    "Door",
+    "Encoded",
+    "RawDoor",
+    "Refused",
+    "Scored",
+    "open_door",
+]
