@@ -1,7 +1,7 @@
 """`python -m bench`: measures, prints a table, and writes the figures as JSON.
 
-python -m bench                       everything, about ten minutes
-python -m bench --quick               everything, about four minutes, for a look
+python -m bench                       everything, about an hour
+python -m bench --quick               everything, about twenty minutes, for a look
 python -m bench --only start,hop      some of it
 python -m bench --cases short:1:1     some cases of the load
 """
@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import machine, measures
+from bench import inprocess, machine, measures, plot
 from bench.cases import DEFAULT_CASES, Case
 from bench.measures import FULL, QUICK, Row
 from sie_testing.cluster import fill_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("http", "start", "hop")
+PARTS = ("http", "start", "hop", "steady", "engine", "load", "length")
 
 
 def main() -> int:
@@ -33,13 +33,26 @@ def main() -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="sie-bench-") as name:
         folder = Path(name)
-        bucket = fill_bucket(folder / "bucket") if arguments.only != ["hop"] else ""
+        bucket = fill_bucket(folder / "bucket") if {"http", "start", "steady"} & set(arguments.only) else ""
         if "http" in arguments.only:
             rows += measures.throughput(arguments.cases, effort, bucket, folder, _say)
         if "start" in arguments.only:
             rows.append(measures.start_to_first_answer(effort, bucket, folder, _say))
         if "hop" in arguments.only:
             rows += measures.gateway_hop(effort, folder, _say)
+        if "steady" in arguments.only:
+            rows += measures.steadiness(effort, bucket, folder, _say)
+    inside = inprocess.QUICK if arguments.quick else inprocess.FULL
+    if "engine" in arguments.only:
+        rows += inprocess.throughput(max(about.gflops.values()), inside, _say)
+        rows.append(inprocess.outputs_of_one_pass(inside, _say))
+    if "load" in arguments.only:
+        rows += inprocess.load("bge-m3", inside, _say)
+    if "length" in arguments.only:
+        longest = 2048 if arguments.quick else 8192
+        points = inprocess.cost_against_length("bge-m3-dense", longest, _say)
+        arguments.plot.write_text(plot.lengths(points, about.cpu))
+        print(f"cost against length in {arguments.plot}")
     share = measures.share_of_ceiling(rows, max(about.gflops.values()))
     print(table(rows))
     if share is not None:
@@ -89,6 +102,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", type=_parts, default=list(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--cases", type=_cases, default=list(DEFAULT_CASES), help="KIND:BATCH:CONNECTIONS,…")
     parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "bench.json", help="where the figures go")
+    parser.add_argument("--plot", type=Path, default=ROOT / ".cache" / "cost-against-length.svg", help="of `length`")
     return parser.parse_args()
 
 

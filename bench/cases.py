@@ -56,8 +56,15 @@ LENGTHS = {"short": _short, "long": _long, "mixed": _mixed}
 
 
 def texts(kind: str, count: int, *, seed: int = 1) -> list[str]:
-    """The same texts for the same arguments, so that every server answers the same."""
+    """The same texts for the same arguments, so that every server answers the same.
+
+    Args:
+        kind: of `LENGTHS`, or `exactly-N`: N tokens with the two special ones, a word being one token.
+    """
     chance = random.Random(f"{kind} {seed}")  # noqa: S311 - nothing secret is drawn
+    if kind.startswith("exactly-"):
+        words = int(kind.removeprefix("exactly-")) - 2
+        return [" ".join(chance.choices(WORDS, k=words)) for _ in range(count)]
     return [" ".join(chance.choices(WORDS, k=LENGTHS[kind](chance))) for _ in range(count)]
 
 

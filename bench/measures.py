@@ -156,3 +156,31 @@ def _hop_rows(measured: dict[tuple[str, Case], list[Measured]], alone: Case, man
             "gateway hop: share of direct, 16 connections", "", ours_share, nginx_share, ours_share / nginx_share, peer
         ),
     ]
+
+
+STEADY_CONNECTIONS = (1, 4, 16, 64)
+
+
+def steadiness(effort: Effort, bucket: str, folder: Path, say: Say) -> list[Row]:
+    """What a token costs with few and with many clients, and what ten thousand calls leave in memory; ours alone."""
+    port = free_port()
+    calls = 10_000 if effort is FULL else 3_000
+    with started(servers.worker_command(port, bucket, folder / "cache"), port, folder, ONE) as ours:
+        speeds: dict[int, float] = {}
+        for connections in STEADY_CONNECTIONS:
+            measured = measure(_load(Case("mixed", 1, connections), ours, effort))
+            speeds[connections] = measured.calls / measured.seconds
+            say(f"{connections} connections: {speeds[connections]:.0f} texts/s")
+        before_mib = ours.peak_rss_mib
+        done = 0
+        while done < calls:
+            measured = measure(_load(Case("mixed", 1, 16), ours, effort))
+            done += measured.calls
+        grown_mib = ours.peak_rss_mib - before_mib
+        say(f"{done} calls: {grown_mib:+.0f} MiB")
+    nan = float("nan")
+    rows = [
+        Row(f"mixed lengths, {connections} connections", "texts/s", speed, nan, nan, "ours alone")
+        for connections, speed in speeds.items()
+    ]
+    return [*rows, Row(f"peak memory grown by {done} calls of mixed lengths", "MiB", grown_mib, nan, nan, "ours alone")]

@@ -8,6 +8,7 @@ owns the model, which is how a service around sentence-transformers is usually w
 
 import argparse
 import asyncio
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,7 +24,7 @@ class Peer:
     def __init__(self, folder: str) -> None:
         from sentence_transformers import SentenceTransformer
 
-        self._model = SentenceTransformer(folder, device="cpu")
+        self._model = SentenceTransformer(folder, device=os.environ.get("SIE_DEVICE", "cpu"))
         self._owner = ThreadPoolExecutor(1)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

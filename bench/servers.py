@@ -117,8 +117,11 @@ def started(command: tuple[Sequence[str], Mapping[str, str]], port: int, folder:
 def start(command: tuple[Sequence[str], Mapping[str, str]], port: int, folder: Path) -> Server:
     arguments, more = command
     log = folder / f"{Path(arguments[0]).name}-{port}.log"
+    # On which device is the same for both sides: `make gpu` says so here.
     kept = {
-        k: v for k, v in os.environ.items() if not k.startswith(("SIE_", "HF_")) and not k.lower().endswith("_proxy")
+        k: v
+        for k, v in os.environ.items()
+        if k == "SIE_DEVICE" or (not k.startswith(("SIE_", "HF_")) and not k.lower().endswith("_proxy"))
     }
     with log.open("wb") as written:
         process = subprocess.Popen(arguments, env={**kept, **more}, stdout=written, stderr=subprocess.STDOUT, cwd=ROOT)
