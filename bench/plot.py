@@ -30,17 +30,18 @@ def lengths(points: Sequence[tuple[int, float, float]], cpu: str) -> str:
         return _HEIGHT - _BOTTOM - (math.log10(cost) - low) / (high - low) * (_HEIGHT - _BOTTOM - _TOP)
 
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}"',
+        'font-family="sans-serif" font-size="12">',
         f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
         f'<text x="{_LEFT}" y="20">Milliseconds a token against the length of a lone text; {cpu}</text>',
     ]
     for at, (length, _, _) in zip(xs, points, strict=True):
         parts.append(f'<text x="{x(at):.0f}" y="{_HEIGHT - 24}" text-anchor="middle">{length}</text>')
-    for cost in _round_costs(low, high):
-        parts.append(
-            f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(cost):.1f}" y2="{y(cost):.1f}" stroke="#ddd"/>'
-            f'<text x="{_LEFT - 8}" y="{y(cost) + 4:.1f}" text-anchor="end">{cost:g}</text>'
-        )
+    parts += [
+        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(cost):.1f}" y2="{y(cost):.1f}" stroke="#ddd"/>'
+        f'<text x="{_LEFT - 8}" y="{y(cost) + 4:.1f}" text-anchor="end">{cost:g}</text>'
+        for cost in _round_costs(low, high)
+    ]
     for side, (name, colour) in enumerate(zip(("sie-server", "sentence-transformers"), _COLOURS, strict=True), start=1):
         line = " ".join(f"{x(at):.1f},{y(point[side]):.1f}" for at, point in zip(xs, points, strict=True))
         parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
