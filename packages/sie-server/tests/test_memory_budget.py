@@ -299,7 +299,7 @@ def test_a_load_waits_in_its_own_thread_until_the_memory_is_back_and_says_so() -
     thread.join(30)
     assert not thread.is_alive()
     assert raised == []
-    assert notes == ["waiting for memory: it takes about 70 bytes of 100 bytes"]
+    assert notes == ["waiting for memory: it takes about 70 bytes of the 100 bytes for models"]
     assert [(one.model_id, one.phase) for one in room.claims()] == [("acme/second", "loading")]
 
 
@@ -370,11 +370,18 @@ def test_nothing_is_measured_while_two_load_at_once() -> None:
 
 
 def test_a_model_that_grows_after_its_load_counts_for_what_it_says() -> None:
-    room = Room(10_000, evict=lambda claims: None, clock=Clock())
-    model = filled(room, "acme/one", 500)
-    model.memory_bytes = 900
+    """And for what was measured beside it: a second copy of the weights is not the tokenizer's memory."""
+    grown = [0]
+    room = Room(10_000, evict=lambda claims: None, measure=lambda: grown[0], clock=Clock())
+    model = Model(memory_bytes=500)
+    claim = room.open(ModelId("acme/one"), pinned=False)
+    room.take(claim, 450, wanted=always, say=lambda note: None)
+    grown[0] += 600
+    room.loaded(claim, model)
+    before = claim.size_bytes
+    model.memory_bytes = 1_000
 
-    assert [claim.size_bytes for claim in room.claims()] == [900]
+    assert (before, claim.size_bytes) == (600, 1_100)
 
 
 def test_a_load_that_took_more_than_was_predicted_has_an_idle_model_go() -> None:

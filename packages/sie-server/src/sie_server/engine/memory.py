@@ -22,12 +22,8 @@ to wait."""
 PATIENCE_S: Final = 10.0
 """How long a load waits for models to become idle by themselves before some of them are drained for it."""
 
-_OUT_OF_MEMORY: Final = (
-    "bad_alloc",
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "could not create a memory object",
-)
+_OUT_OF_MEMORY: Final = ("bad_alloc", "Failed to allocate", "can't allocate memory", "could not create a memory object")
+"""What openvino (the first two), torch and oneDNN say."""
 
 Phase = Literal["waiting", "loading", "loaded", "leaving"]
 

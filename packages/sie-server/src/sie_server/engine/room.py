@@ -35,6 +35,7 @@ class Claim(Struct, eq=False):
         measured_bytes: by how much the process grew; None where other loads or unloadings fell into the same time.
         before_bytes: what the process had when the load began.
         moves: how many loads and unloadings there had been by then.
+        beside_bytes: what was measured beyond what the model says of itself: its tokenizer, its graph.
     """
 
     number: int
@@ -46,13 +47,14 @@ class Claim(Struct, eq=False):
     measured_bytes: int | None = None
     before_bytes: int | None = None
     moves: int = 0
+    beside_bytes: int = 0
     use: Use | None = None
 
     @property
     def size_bytes(self) -> int:
         """What it counts for. A model may grow after its load, and says so itself."""
         known = self.predicted_bytes if self.measured_bytes is None else self.measured_bytes
-        return max(known or 0, 0 if self.use is None else self.use.memory_bytes)
+        return max(known or 0, 0 if self.use is None else self.use.memory_bytes + self.beside_bytes)
 
     def held(self) -> Held:
         use = self.use
@@ -139,7 +141,9 @@ class Room:
                 self._claims[claim.number] = claim
             elif self._moves == claim.moves and claim.before_bytes is not None:
                 now_bytes = self._measure()
-                claim.measured_bytes = None if now_bytes is None else max(0, now_bytes - claim.before_bytes)
+                if now_bytes is not None:
+                    claim.measured_bytes = max(0, now_bytes - claim.before_bytes)
+                    claim.beside_bytes = max(0, claim.measured_bytes - use.memory_bytes)
             claim.use, claim.phase, claim.since_s = use, "loaded", self._clock()
             self._moves += 1
             if self.budget_bytes is not None:
@@ -190,7 +194,8 @@ class Room:
                 case Evict(numbers):
                     self._send_away(numbers)
                 case wait:
-                    say(f"waiting for memory: it takes about {size(claim.size_bytes)} of {size(self.budget_bytes)}")
+                    wanted_bytes, budget_bytes = size(claim.size_bytes), size(self.budget_bytes)
+                    say(f"waiting for memory: it takes about {wanted_bytes} of the {budget_bytes} for models")
                     self._changed.wait(None if wait.until_s is None else wait.until_s - now_s)
 
     def _of(self, use: Use) -> list[Claim]:

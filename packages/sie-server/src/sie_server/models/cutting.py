@@ -1,0 +1,76 @@
+"""Long texts from their beginning: only as much of a text is tokenised as can matter.
+
+A model keeps a text's first tokens and drops the rest, but no number of characters makes sure of a number of tokens:
+a word of a megabyte may be one unknown token, and a run of spaces none. So a window of the text is tokenised, and
+a larger one where it turns out to have had too few tokens. A window ends before a space, where every tokenizer that
+is served begins anew, so that the tokens before its end are those of the whole text.
+
+Where there is no space in the last half of a window it is cut inside a word, and has to have `MARGIN` tokens more than
+the model takes: what a cut changes, it changes near itself. That is so for every tokenizer by words and characters
+(WordPiece, byte-level BPE, sentencepiece BPE). For sentencepiece unigram it is so in practice; a text can be
+constructed whose best segmentation is decided hundreds of tokens later.
+
+Pure: the tokenizer is a function that is passed in.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+E = TypeVar("E")
+
+CHARACTERS_PER_TOKEN: Final = 8
+"""The first window's, and what the tokens of nearly every text have less of: English about four and a half."""
+
+MARGIN: Final = 64
+"""How many tokens a window has to have beyond those that are kept, where it was cut inside a word."""
+
+_SHORTEST: Final = 1024
+
+
+def encode_beginnings(
+    texts: Sequence[str],
+    encode: Callable[[list[str]], Sequence[E]],
+    count: Callable[[E], int],
+    *,
+    max_tokens: int,
+) -> list[E]:
+    """Each text's tokens, at least the first `max_tokens` of them, and one more wherever it has more.
+
+    Args:
+        encode: tokenises, nothing truncated; one result a text.
+        count: of the tokens in one result.
+        max_tokens: most that the model takes, special tokens included.
+    """
+    windows = [_first_window(text, max_tokens) for text in texts]
+    found = list(encode([text[:end] for text, end in zip(texts, windows, strict=True)]))
+    while True:
+        short = [
+            index
+            for index, text in enumerate(texts)
+            if windows[index] < len(text) and count(found[index]) < _enough(text, windows[index], max_tokens)
+        ]
+        if not short:
+            return found
+        for index in short:
+            windows[index] = _ended(texts[index], 2 * windows[index])
+        again = encode([texts[index][: windows[index]] for index in short])
+        for index, result in zip(short, again, strict=True):
+            found[index] = result
+
+
+def _first_window(text: str, max_tokens: int) -> int:
+    return _ended(text, max(_SHORTEST, CHARACTERS_PER_TOKEN * max_tokens))
+
+
+def _ended(text: str, characters: int) -> int:
+    """Where a window of about so many characters ends: before a space in its last half, if there is one."""
+    if characters >= len(text):
+        return len(text)
+    space = text.rfind(" ", characters // 2, characters + 1)
+    while space > characters // 2 and text[space - 1] == " ":
+        space -= 1
+    return space if space > characters // 2 else characters
+
+
+def _enough(text: str, end: int, max_tokens: int) -> int:
+    return max_tokens + 1 if text[end] == " " else max_tokens + 1 + MARGIN
