@@ -48,8 +48,14 @@ def tiny_fronted(folder: Path, tiny: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session", params=PLACES)
-def tiny_url(request: pytest.FixtureRequest) -> str:
-    found: str = request.getfixturevalue("tiny" if request.param == "worker" else "tiny_fronted")
+def place(request: pytest.FixtureRequest) -> str:
+    """Whether calls go to a worker itself, or through a gateway."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny_url(request: pytest.FixtureRequest, place: str) -> str:
+    found: str = request.getfixturevalue("tiny" if place == "worker" else "tiny_fronted")
     return found
 
 
@@ -67,9 +73,9 @@ def tiny_reference(tiny: str) -> Iterator[Door]:
     opened.close()
 
 
-@pytest.fixture(scope="session", params=PLACES)
-def url(request: pytest.FixtureRequest) -> str:
-    running: Running = request.getfixturevalue("served" if request.param == "worker" else "fronted")
+@pytest.fixture(scope="session")
+def url(request: pytest.FixtureRequest, place: str) -> str:
+    running: Running = request.getfixturevalue("served" if place == "worker" else "fronted")
     return running.url
 
 
