@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from sie_core.artifacts.sentencepiece import kind_of, tokenizer_json
 from sie_server.models.tokenizing import TextTokenizer, load_tokenizer
+from sie_testing import tiny_spm
+from sie_testing.tiny_spm import Piece
 
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.parity, pytest.mark.timeout(600)]
@@ -43,6 +46,7 @@ TEXTS = [
     "x" * 300,
     "don't can't I'll we've they're it's",
     "\ud7ff \uffff \U0010ffff",
+    "<here> the the <ctl> <unk>[UNK]",
 ]
 PAIRS = [(first, second) for first in TEXTS for second in (*TEXTS[:6], TEXTS[9], TEXTS[11])]
 
@@ -153,9 +157,12 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return tmp_path
 
 
+def reference(folder: Path) -> Any:
+    return transformers.AutoTokenizer.from_pretrained(folder)
+
+
 def both(folder: Path, max_tokens: int = MAX_TOKENS) -> tuple[TextTokenizer, Any]:
-    theirs = transformers.AutoTokenizer.from_pretrained(folder)
-    return load_tokenizer(folder, max_tokens=max_tokens, lower_case=False), theirs
+    return load_tokenizer(folder, max_tokens=max_tokens, lower_case=False), reference(folder)
 
 
 def their_ids(theirs: Any, texts: list[str], **how: Any) -> list[list[int]]:
@@ -163,8 +170,9 @@ def their_ids(theirs: Any, texts: list[str], **how: Any) -> list[list[int]]:
     return ids
 
 
-def assert_alike(folder: Path) -> None:
+def assert_alike(folder: Path, other: Path | None = None) -> None:
     ours, theirs = both(folder)
+    theirs = theirs if other is None else reference(other)
     assert [item.ids.tolist() for item in ours(TEXTS)] == their_ids(theirs, TEXTS)
 
     made = theirs(
@@ -321,6 +329,41 @@ UNBUILT: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.parametrize("name", UNBUILT)
 def test_from_a_vocabulary_alone(tmp_path: Path, name: str) -> None:
     assert_alike(write(tmp_path, UNBUILT[name]()))
+
+
+# From a sentencepiece model, by way of what `sie-airgap lock` makes of it.
+
+SPM: dict[str, tuple[str, str, list[Piece], int, dict[str, Any]]] = {
+    "xlm-roberta": ("sentencepiece.bpe.model", "xlm-roberta", list(tiny_spm.XLM_ROBERTA), 0, {}),
+    "deberta": ("spm.model", "deberta-v2", list(tiny_spm.DEBERTA), 3, {}),
+    "deberta, lower case": ("spm.model", "deberta-v2", list(tiny_spm.DEBERTA), 3, {"do_lower_case": True}),
+    "deberta, punctuation": ("spm.model", "deberta-v2", list(tiny_spm.DEBERTA), 3, {"split_by_punct": True}),
+    "deberta, own pieces": (
+        "spm.model",
+        "deberta-v2",
+        [*tiny_spm.DEBERTA, ("<here>", 0.0, tiny_spm.USER_DEFINED), ("the the", 0.0, tiny_spm.USER_DEFINED)],
+        3,
+        {"mask_token": "<here>"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SPM)
+def test_from_a_sentencepiece_model(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("sentencepiece")
+    file, model_type, first, unk_id, said = SPM[name]
+    pieces = [*first, *((piece, score, tiny_spm.NORMAL) for piece, score in scores("unigram")[4:])]
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    for folder in (theirs, ours):
+        folder.mkdir()
+        write(folder, {"config.json": {"model_type": model_type}, "tokenizer_config.json": said})
+    (theirs / file).write_bytes(tiny_spm.sentencepiece_model(pieces, unk_id=unk_id))
+
+    settings, config = ((ours / part).read_bytes() for part in ("tokenizer_config.json", "config.json"))
+    kind = kind_of(file, settings, config)
+    assert kind is not None
+    (ours / "tokenizer.json").write_bytes(tokenizer_json((theirs / file).read_bytes(), kind, settings))
+    assert_alike(ours, theirs)
 
 
 # What must not go unnoticed.

@@ -10,16 +10,19 @@ from sie_airgap.failures import Incomplete, Misused
 from sie_airgap.lock_diff import difference
 from sie_airgap.locking import Digests, assemble, lock_chart, lock_wheels, resolve_models
 from sie_airgap.progress import Silent
+from sie_airgap.snapshot import missing
 from sie_airgap.wishes import Wish, wishes
 from sie_core.artifacts.digest import digest_of, hex_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError
 from sie_core.artifacts.hf_layout import git_blob_id
 from sie_core.artifacts.lock import Lock, LockedModel, decode_lock, encode_lock, lock_digest
+from sie_core.artifacts.sentencepiece import tokenizer_json
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.catalog.catalog import Catalog
 from sie_core.ids import ModelId, Revision
 from sie_testing.hub import Fault, FaultKind, serving_hub
 from sie_testing.hub import Hub as Fake
+from sie_testing.tiny_spm import DEBERTA, NORMAL, WORDS, sentencepiece_model
 
 COMMIT = Revision("12" * 20)
 WEIGHTS = bytes(range(256)) * 300
@@ -220,3 +223,85 @@ def test_a_charts_folder_has_the_same_digest_each_time(tmp_path: Path, empty: Bl
     first = lock_chart(chart, empty)
     assert lock_chart(chart, empty) == first
     assert empty.size(first.digest) == first.size_bytes
+
+
+# What is made when locking.
+
+
+@pytest.fixture
+def with_model(tmp_path: Path, fake: Fake) -> Path:
+    """The repository has a sentencepiece model, large enough for the hub to keep it in LFS, and no tokenizer."""
+    folder = tmp_path / "hub/org/tiny"
+    more = [(f"piece{number}", -20.0, NORMAL) for number in range(50)]
+    (folder / "spm.model").write_bytes(sentencepiece_model([*DEBERTA, *WORDS, *more], unk_id=3))
+    (folder / "tokenizer_config.json").write_bytes(b'{"tokenizer_class": "DebertaV2Tokenizer"}')
+    return folder
+
+
+def test_a_sentencepiece_model_is_locked_with_the_tokenizer_made_of_it(
+    with_model: Path, hub: Hub, empty: BlobFolder
+) -> None:
+    model = resolved(hub, empty)
+    files = {file.path: file for file in model.files}
+    want = tokenizer_json((with_model / "spm.model").read_bytes(), "DebertaV2Tokenizer", None)
+
+    assert len(files["spm.model"].hub_id) == 64
+    assert files["tokenizer.json"].derived_from == "spm.model"
+    assert files["tokenizer.json"].digest == digest_of(want)
+    assert empty.path(digest_of(want)).read_bytes() == want
+    assert "tokenizer.json" not in model.absent
+    assert decode_lock(encode_lock(made(model))).models == (model,)
+
+
+def test_the_same_model_makes_the_same_lock(with_model: Path, hub: Hub, empty: BlobFolder) -> None:
+    first = made(resolved(hub, empty))
+
+    assert made(resolved(hub, empty, previous=first), first) is first
+
+
+@pytest.mark.usefixtures("with_model")
+def test_what_was_made_is_told(hub: Hub, empty: BlobFolder) -> None:
+    found = resolve_models([TINY], hub, empty, previous=None, known=[], progress=Silent())
+
+    assert "org/tiny: `tokenizer.json` is made from `spm.model`: the hub has none" in found.notes
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
+def test_nothing_is_made_where_workers_read_what_there_is(
+    with_model: Path, hub: Hub, empty: BlobFolder, name: str
+) -> None:
+    (with_model / name).write_bytes(b"{}")
+
+    assert all(file.derived_from is None for file in resolved(hub, empty).files)
+
+
+def test_a_model_that_is_not_converted_is_told_with_those_that_are(
+    with_model: Path, hub: Hub, empty: BlobFolder
+) -> None:
+    (with_model / "tokenizer_config.json").write_bytes(b'{"tokenizer_class": "AlbertTokenizer"}')
+    found = resolve_models([TINY], hub, empty, previous=None, known=[], progress=Silent())
+
+    note = next(note for note in found.notes if "spm.model" in note)
+    assert "is not converted, and no worker reads it: supported are" in note
+    assert "`spm.model` of DebertaV2Tokenizer" in note
+
+
+def test_an_altered_model_is_not_converted(with_model: Path, hub: Hub, empty: BlobFolder) -> None:
+    listed = hub.files(ModelId("org/tiny"), COMMIT)
+    (with_model / "spm.model").write_bytes(sentencepiece_model(DEBERTA, unk_id=3) + bytes(2000))
+    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, Silent(), say=print)
+
+    with pytest.raises(TrustError, match=r"`spm.model` is not what the hub lists"):
+        digests.derived(listed)
+
+
+@pytest.mark.usefixtures("with_model")
+def test_what_was_made_and_is_gone_is_brought_by_locking_again(hub: Hub, empty: BlobFolder) -> None:
+    """The hub cannot bring it."""
+    model = resolved(hub, empty)
+    digest = next(file.digest for file in model.files if file.derived_from is not None)
+    empty.path(digest).unlink()
+
+    with pytest.raises(Incomplete, match=r"`org/tiny tokenizer.json` of the lock are not in") as caught:
+        missing(made(model), empty)
+    assert "run `sie-airgap lock` again" in (caught.value.hint or "")

@@ -178,6 +178,36 @@ def test_pickled_weights_stay_behind_where_safetensors_are() -> None:
     assert selected(every) == ("0_Transformer/pytorch_model.bin", "config.json", "model.safetensors")
 
 
+def test_weights_are_carried_once() -> None:
+    every = [
+        *("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"),
+        *("pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json", "consolidated.safetensors"),
+        *("adapter/adapter_model.safetensors", "adapter/adapter_model.bin", "openvino_model.bin"),
+    ]
+
+    assert selected(every) == (
+        *("adapter/adapter_model.safetensors", "model-00001-of-00002.safetensors"),
+        *("model-00002-of-00002.safetensors", "model.safetensors.index.json"),
+    )
+
+
+def test_other_safetensors_do_not_stand_in_for_the_weights() -> None:
+    """An adapter, or a head, beside weights that are only pickled."""
+    every = ["adapter_model.safetensors", "head.safetensors", "pytorch_model.bin"]
+
+    assert selected(every) == tuple(every)
+
+
+def test_every_kind_of_tokenizer_and_module_is_carried() -> None:
+    every = [
+        *("2_Dense/config.json", "2_Dense/pytorch_model.bin", "adapter_config.json", "adapter_model.bin"),
+        *("best.pt", "gliner_config.json", "merges.txt", "preprocessor_config.json"),
+        *("sentencepiece.bpe.model", "spm.model", "tokenizer.model", "vocab.json", "vocab.txt"),
+    ]
+
+    assert selected(every) == tuple(every)
+
+
 def test_heads_that_are_only_pickled_are_carried() -> None:
     assert selected(["sparse_linear.pt", "colbert_linear.pt", "model.safetensors", "onnx/model.onnx"]) == (
         "colbert_linear.pt",

@@ -102,6 +102,34 @@ def small_lock() -> Lock:
     return Lock(version=1, serial=1, previous=None, models=(model,), images=(), charts=(), wheels=())
 
 
+def with_derived(**changes: object) -> Lock:
+    """A lock whose one model has a file that was made when locking."""
+    digest = digest_of(b"{}\n")
+    made = LockedFile("tokenizer.json", digest, 3, digest.removeprefix("sha256:"), "model.safetensors")
+    lock = small_lock()
+    files = (*lock.models[0].files, msgspec.structs.replace(made, **changes))
+    model = msgspec.structs.replace(lock.models[0], files=files)
+    return msgspec.structs.replace(lock, models=(model,))
+
+
+def test_a_file_made_when_locking_names_what_it_was_made_from() -> None:
+    assert decode_lock(encode_lock(with_derived())) == with_derived()
+    assert b"derived_from" not in encode_lock(small_lock())
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"derived_from": "spm.model"}, "derived_from: want a path in files that the hub has, have spm.model"),
+        ({"derived_from": "tokenizer.json"}, "derived_from"),
+        ({"hub_id": "ab" * 20}, "hub_id: want .* the hub does not have it"),
+    ],
+)
+def test_a_file_made_of_nothing_is_refused(changes: dict[str, object], where: str) -> None:
+    with pytest.raises(ValueError, match=where):
+        encode_lock(with_derived(**changes))
+
+
 def refusal(data: bytes) -> LockInvalid:
     with pytest.raises(LockInvalid) as caught:
         decode_lock(data)

@@ -2,7 +2,8 @@
 
 The hub tells the sha256 of large files only; small ones are fetched here, checked against the git id that the
 hub gives, and put into the store at once, so that `snapshot` has nothing left to do for them. What the
-previous lock knew about a file is not asked again.
+previous lock knew about a file is not asked again. A tokenizer that workers cannot read is converted here, and
+locked as a file like the others.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,12 @@ import msgspec
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.chart_package import identify
 from sie_airgap.chart_package import pack as pack_chart
+from sie_airgap.derived import NotDerived, derived_files
 from sie_airgap.failures import Incomplete
 from sie_airgap.patience import Say, patiently
 from sie_airgap.progress import Progress, Task
 from sie_airgap.wishes import Wish
-from sie_core.artifacts.digest import Digest, digest_of_stream
+from sie_core.artifacts.digest import Digest, digest_of, digest_of_stream, hex_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError
 from sie_core.artifacts.hf_layout import git_blob_id, snapshot_file
 from sie_core.artifacts.lock import (
@@ -102,7 +104,9 @@ def resolve_models(
             raise Incomplete(f"`{wish.repo}` at {revision} holds no file that could be carried")
         with progress.task(f"lock {wish.id}", sum(file.size_bytes for file in carried if not _is_lfs(file))) as task:
             digests = Digests(hub.store(wish.repo, revision), store, previous, task, say=progress.say)
-            locked = tuple(digests.lock(file) for file in carried)
+            locked = [digests.lock(file) for file in carried]
+            made, notes = digests.derived(carried)
+        locked = sorted([*locked, *made])
         resolved.models.append(
             LockedModel(
                 id=wish.id,
@@ -112,10 +116,11 @@ def resolve_models(
                 license=card.license,
                 gated=card.gated,
                 why=wish.why,
-                files=locked,
-                absent=tuple(name for name in ASKED_FOR if name not in paths),
+                files=tuple(locked),
+                absent=tuple(name for name in ASKED_FOR if name not in {*paths, *(file.path for file in made)}),
             )
         )
+        resolved.notes += [f"{wish.id}: {note}" for note in notes]
         resolved.notes += _notes(wish, sorted(paths - wanted), resolved.models[-1])
     return resolved
 
@@ -153,20 +158,40 @@ class Digests:
             return LockedFile(file.path, before, file.size_bytes, file.hub_id)
         return LockedFile(file.path, self._fetched(file), file.size_bytes, file.hub_id)
 
+    def derived(self, carried: Sequence[HubFile]) -> tuple[list[LockedFile], list[str]]:
+        """Files that are made of the carried ones, in the store, and what a reviewer should know of them."""
+        files = {file.path: file for file in carried}
+        made: list[LockedFile] = []
+        notes: list[str] = []
+        for found in derived_files(files, lambda path: self._verified(files[path])):
+            if isinstance(found, NotDerived):
+                notes.append(f"`{found.source}` is not converted, and no worker reads it: {found.why}")
+                continue
+            digest = self._store.add(found.data)
+            made.append(LockedFile(found.path, digest, len(found.data), hex_of(digest), found.source))
+            notes.append(f"`{found.path}` is made from `{found.source}`: the hub has none")
+        return made, notes
+
     def _fetched(self, file: HubFile) -> Digest:
+        data = self._verified(file)
+        self._task.advance(len(data))
+        return self._store.add(data)
+
+    def _verified(self, file: HubFile) -> bytes:
+        """The file's bytes from the hub, held against the id that it lists."""
         name = snapshot_file(self._files.repo, self._files.revision, file.path)
         data = patiently(lambda: _read(self._files, name), say=self._say)
-        self._task.advance(len(data))
-        have = git_blob_id(data)
+        have = hex_of(digest_of(data)) if _is_lfs(file) else git_blob_id(data)
         if have != file.hub_id:
+            kind = "sha256" if _is_lfs(file) else "git blob"
             raise TrustError(
                 f"`{file.path}` is not what the hub lists",
                 where=f"{self._files.url}{file.path}",
-                want=f"git blob {file.hub_id}  {file.size_bytes:,} bytes",
-                have=f"git blob {have}  {len(data):,} bytes",
+                want=f"{kind} {file.hub_id}  {file.size_bytes:,} bytes",
+                have=f"{kind} {have}  {len(data):,} bytes",
                 hint="run this again; if it stays, something between here and the hub alters what it passes on",
             )
-        return self._store.add(data)
+        return data
 
 
 def _read(files: HubStore, name: str) -> bytes:

@@ -42,16 +42,17 @@ class Missing:
 
 
 def missing(lock: Lock, store: BlobFolder) -> Missing:
-    """Raises `Incomplete` when wheels or charts are gone, which only `lock` brings."""
+    """Raises `Incomplete` when wheels, charts or files made when locking are gone, which only `lock` brings."""
     lacking = {content.digest for content in contents(lock) if store.size(content.digest) is None}
     files = {file.digest: (model, file) for model in lock.models for file in model.files if file.digest in lacking}
     blobs = {blob.digest: (image, blob) for image in lock.images for blob in image.blobs if blob.digest in lacking}
-    others = [chart.file for chart in lock.charts if chart.digest in lacking]
+    others = [f"{model.id} {file.path}" for model, file in files.values() if file.derived_from is not None]
+    others += [chart.file for chart in lock.charts if chart.digest in lacking]
     others += [wheel.file for wheel in lock.wheels if wheel.digest in lacking]
     if others:
         raise Incomplete(
             f"{', '.join(f'`{name}`' for name in others[:5])} of the lock are not in {store.root}",
-            hint="run `sie-airgap lock` again with the same chart and wheels: it puts them there",
+            hint="run `sie-airgap lock` again with the same models, chart and wheels: it puts them there",
         )
     return Missing(tuple(files.values()), tuple(blobs.values()))
 

@@ -24,7 +24,7 @@ CURRENT_FILE = ".sie/current"
 """In a bucket: the digest (71 characters, no newline) of the lock that was mirrored last."""
 
 
-class LockedFile(Struct, frozen=True, order=True, forbid_unknown_fields=True):
+class LockedFile(Struct, frozen=True, order=True, forbid_unknown_fields=True, omit_defaults=True):
     """One file of a model.
 
     Attributes:
@@ -32,12 +32,15 @@ class LockedFile(Struct, frozen=True, order=True, forbid_unknown_fields=True):
         digest: of its bytes.
         size_bytes: its length.
         hub_id: the hub's own name for it: the git blob's sha1 (40 hex digits), or for LFS files the sha256 (64).
+        derived_from: for a file that the hub does not have, the path of the one that it was made from when
+            locking; its `hub_id` is its own sha256 then.
     """
 
     path: str
     digest: Digest
     size_bytes: int
     hub_id: str
+    derived_from: str | None = None
 
     @property
     def entry(self) -> FileEntry:
@@ -224,8 +227,12 @@ def _model(model: LockedModel, where: str) -> Iterator[Violation]:
         yield Violation(f"{where}.absent", "no path that is in files", path)
     if not model.files:
         yield Violation(f"{where}.files", "one file or more", "none")
+    fetched = {file.path for file in model.files if file.derived_from is None}
     for file in model.files:
         yield from _locked_file(file, f"{where}.files[{file.path}]")
+        if file.derived_from is not None and file.derived_from not in fetched:
+            at = f"{where}.files[{file.path}].derived_from"
+            yield Violation(at, "a path in files that the hub has", file.derived_from)
     for path in model.absent:
         yield from _parses(f"{where}.absent", parse_path, path)
 
@@ -237,6 +244,8 @@ def _locked_file(file: LockedFile, where: str) -> Iterator[Violation]:
     if len(file.hub_id) == 64:
         if file.hub_id != hex_of(file.digest):
             yield Violation(f"{where}.digest", f"sha256:{file.hub_id} (its hub_id)", file.digest)
+    elif file.derived_from is not None:
+        yield Violation(f"{where}.hub_id", f"{hex_of(file.digest)}: the hub does not have it", file.hub_id)
     elif not is_revision(file.hub_id):
         yield Violation(f"{where}.hub_id", "40 or 64 lower-case hex digits", file.hub_id)
 

@@ -19,19 +19,31 @@ _OF_TRAINING = frozenset(
 )
 
 
+_WHOLE = ("model.safetensors", "model.safetensors.index.json")
+_ADAPTER = "adapter_model.safetensors"
+
+
 def selected(paths: Iterable[str]) -> tuple[str, ...]:
-    """The paths to carry, sorted: safetensors rather than `pytorch_model*.bin` where a folder has both."""
+    """The paths to carry, sorted: the weights once, as safetensors where a folder has them so."""
     every = sorted(paths)
-    with_safetensors = {PurePosixPath(path).parent for path in every if path.endswith(".safetensors")}
-    return tuple(path for path in every if _is_wanted(PurePosixPath(path), with_safetensors))
+    have = frozenset(PurePosixPath(path) for path in every)
+    return tuple(path for path in every if _is_wanted(PurePosixPath(path)) and not _is_again(PurePosixPath(path), have))
 
 
-def _is_wanted(path: PurePosixPath, with_safetensors: set[PurePosixPath]) -> bool:
+def _is_wanted(path: PurePosixPath) -> bool:
     if path.suffix in _CODE or path.name == ".gitattributes" or is_unfinished(path.name):
         return False
-    if path.suffix in _OTHER_FORMS or path.name in _OF_TRAINING or _OTHER_FOLDERS.intersection(path.parts[:-1]):
+    if path.name.startswith("openvino_") or path.suffix in _OTHER_FORMS or path.name in _OF_TRAINING:
         return False
+    return not _OTHER_FOLDERS.intersection(path.parts[:-1])
+
+
+def _is_again(path: PurePosixPath, have: frozenset[PurePosixPath]) -> bool:
+    """Whether it says what safetensors in the same folder say, which are read first."""
+    if path.name.startswith("adapter_model") and path.suffix == ".bin":
+        return path.with_name(_ADAPTER) in have
     is_pickled = path.name.startswith("pytorch_model") and (
         path.suffix == ".bin" or path.name.endswith(".bin.index.json")
     )
-    return not (is_pickled and path.parent in with_safetensors)
+    is_consolidated = path.name.startswith("consolidated") and path.suffix in (".safetensors", ".pth")
+    return (is_pickled or is_consolidated) and any(path.with_name(name) in have for name in _WHOLE)
