@@ -59,7 +59,15 @@ $(PARITY_READY): requirements/parity.txt $(LOCKS) tools/setup.sh
 .PHONY: parity
 parity: setup $(PARITY_READY) ## ours beside transformers and sentence-transformers, live
 	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
-	@$(PARITY_VENV)/bin/python -m pytest tests/parity -m parity $(ARGS)
+	@$(PARITY_VENV)/bin/python -m pytest tests/parity -m "parity and not gpu" $(ARGS)
+
+.PHONY: gpu
+gpu: setup $(PARITY_READY) ## parity and the bench on a CUDA device; where torch sees none, says so and ends well
+	@if $(PARITY_VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \
+	  $(BIN)/python -m sie_testing.parts minilm > /dev/null && \
+	  $(PARITY_VENV)/bin/python -m pytest tests/parity -m gpu && \
+	  SIE_DEVICE=cuda $(PARITY_VENV)/bin/python -m bench $(ARGS); \
+	else echo "gpu: torch sees no CUDA device here; nothing was run (docs/guides/gpu.md)"; fi
 
 .PHONY: gap
 gap: setup ## the real hub clients of several versions and the published client of v0.3.1, installed once

@@ -1,5 +1,6 @@
 """The two engines beside each other on the genuine all-MiniLM-L6-v2."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -75,3 +76,17 @@ def test_openvino_is_not_for_cuda(minilm: Path) -> None:
 def test_a_device_that_is_not_there_is_named(minilm: Path) -> None:
     with pytest.raises(LoadError, match=r"device is `cuda`, and torch 2\.\S+, built .*, sees none here"):
         build.load(SPEC, minilm, precision="f32", streams=1, threads=1, engine="torch", device="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["bf16", "f16"])
+def test_a_cuda_device_gives_close_vectors(ours: LoadedModel, minilm: Path, precision: Precision) -> None:
+    """Here the lengths of items go to the kernel, and two streams run at once."""
+    model = build.load(SPEC, minilm, precision=precision, streams=2, threads=1, engine="torch", device="cuda")
+    call = Encode(TEXTS)
+    with ThreadPoolExecutor(2) as threads:
+        passes = list(threads.map(lambda stream: model.run(model.prepare(call), stream=stream), (0, 1)))
+
+    for done in passes:
+        found = np.array([output.dense for output in done])
+        assert (found * vectors(ours)).sum(1).min() >= 0.9995

@@ -136,13 +136,15 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     log.configure(settings.log_level, as_json=settings.log_json)
     catalog = Catalog.shipped()
     check(settings, catalog)
+    hardware = hardware_of(settings)
     auth = _auth(settings)
     kept = [ModelId(model) for model in settings.models]
     sources = Sources.of(settings)
     news = News(kept, gives_up=settings.cluster_cache is None, as_json=settings.log_json, started_s=started_s)
     imported = threading.Event()
     make = maker(settings, sources, when_imported=imported.set)
-    engine = Engine(make, limits=limits(settings), kept=kept, on_change=news.changed, measure=machine.anonymous_bytes)
+    at_most = limits(settings, hardware)
+    engine = Engine(make, limits=at_most, kept=kept, on_change=news.changed, measure=hardware.taken_bytes)
     begun = [spec for model in kept if (spec := catalog.find(model)) is not None]
     for spec in begun:
         engine.residency.begin(spec)
@@ -154,7 +156,7 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     from sie_core.http.serve import run as serve
 
     drain = Drain()
-    worker = _worker(settings, engine, catalog, auth, drain)
+    worker = _worker(settings, engine, catalog, auth, drain, hardware.name)
 
     @asynccontextmanager
     async def lifespan() -> AsyncIterator[None]:
@@ -188,16 +190,31 @@ def check(settings: ServeSettings, catalog: Catalog) -> None:
     ):
         if value < 1:
             raise SettingsError(f"`{name}` is {value}, want at least 1")
+    if settings.precision == "f16" and settings.device == "cpu":
+        raise SettingsError("`SIE_PRECISION` is `f16` and `SIE_DEVICE` is `cpu`, which has `auto`, `f32` and `bf16`")
     check_offered(settings, catalog)
 
 
-def limits(settings: ServeSettings) -> Limits:
+def hardware_of(settings: ServeSettings) -> machine.Hardware:
+    """What the models run on; raises `SettingsError` where it is not there."""
+    if settings.device == "cpu":
+        return machine.Hardware(cpu_name(), machine.memory_bytes(), machine.anonymous_bytes)
+    from sie_server.models.calls import LoadError
+    from sie_server.models.engines import find_cuda
+
+    try:
+        return find_cuda()
+    except LoadError as error:
+        raise SettingsError(f"`SIE_DEVICE`: {error}", hint=error.hint) from error
+
+
+def limits(settings: ServeSettings, hardware: machine.Hardware) -> Limits:
     return Limits(
         queue_tokens=settings.queue_tokens,
         batch_tokens=settings.batch_tokens,
         streams=streams_of(cores())[0],
         tokenizer_threads=settings.tokenizer_threads,
-        memory_bytes=settings.model_memory_bytes or int(machine.memory_bytes() * MODELS_SHARE),
+        memory_bytes=settings.model_memory_bytes or int(hardware.memory_bytes * MODELS_SHARE),
         idle_evict_s=settings.idle_evict_s,
     )
 
@@ -258,6 +275,8 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
                 precision=settings.precision,
                 streams=streams,
                 threads=threads,
+                engine="torch" if settings.device == "cuda" else "openvino",
+                device=settings.device,
                 when_imported=when_imported,
                 take=take,
             )
@@ -284,7 +303,9 @@ def follow(settings: ServeSettings, worker: "Worker", loop: asyncio.AbstractEven
     return feed.stop
 
 
-def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, auth: "Auth", drain: "Drain") -> "Worker":
+def _worker(
+    settings: ServeSettings, engine: Engine, catalog: Catalog, auth: "Auth", drain: "Drain", hardware: str
+) -> "Worker":
     from sie_server.api.inference import Identity
     from sie_server.api.ops import host_name
     from sie_server.api.routes import Worker
@@ -295,7 +316,7 @@ def _worker(settings: ServeSettings, engine: Engine, catalog: Catalog, auth: "Au
         bundle=settings.bundle,
         machine_profile=settings.machine_profile,
         device=settings.gpu_type or settings.device,
-        hardware=cpu_name(),
+        hardware=hardware,
     )
     return Worker(engine, catalog, identity=identity, auth=auth, drain=drain, max_body_bytes=settings.max_body_bytes)
 

@@ -7,12 +7,28 @@ import ctypes
 import functools
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
 ROOT: Final = Path("/")
 
 _V1, _V2 = "memory.limit_in_bytes", "memory.max"
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What models run on.
+
+    Attributes:
+        name: as its maker calls it.
+        memory_bytes: what this process may use of its memory.
+        taken_bytes: what this process has of it; None where it cannot be told.
+    """
+
+    name: str
+    memory_bytes: int
+    taken_bytes: Callable[[], int | None]
 
 
 def memory_bytes(root: Path = ROOT) -> int:

@@ -61,7 +61,7 @@ def load(
     opened = open_engine(engine, device)
     when_imported()
     decided = opened.precision_for(precision)
-    take(checkpoint.predicted(decided).computed)
+    take(opened.held_bytes(checkpoint.predicted(decided)))
     ops = opened.ops(checkpoint, decided)
     hidden = backbone.build(ops, config, _prefix(backbone, checkpoint))
     ops.output(HIDDEN, hidden)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from sie_server.machine import Hardware
 from sie_server.models.calls import LoadError, Precision
-from sie_server.models.checkpoint import Checkpoint
+from sie_server.models.checkpoint import Checkpoint, WeightsBytes
 from sie_server.models.model import Network
 from sie_server.models.ops.plan import Plan
 from sie_server.models.ops.protocol import Ops
@@ -31,10 +32,12 @@ class Engine:
 
     Attributes:
         precision_for: `auto` made definite; raises `LoadError` for one that it does not compute in.
+        held_bytes: of a checkpoint's bytes, those that a model of it holds beside the mapped files.
         ops: of a checkpoint, in a precision.
     """
 
     precision_for: Callable[[str], Precision]
+    held_bytes: Callable[[WeightsBytes], int]
     ops: Callable[[Checkpoint, Precision], RecordingOps]
 
 
@@ -50,7 +53,15 @@ def open_engine(name: EngineName, device: Device) -> Engine:
         raise LoadError(f"device is `{device}` and the engine `openvino`: want `torch` there")
     from sie_server.models.ops.openvino import OpenvinoOps, precision_for
 
-    return Engine(precision_for, OpenvinoOps)
+    return Engine(precision_for, lambda bytes_: bytes_.computed, OpenvinoOps)
+
+
+def find_cuda() -> Hardware:
+    """The CUDA device; raises `LoadError` where there is none, or torch is not installed."""
+    _torch("cuda")
+    from sie_server.models.ops.torch import allocated_bytes, free_bytes, name_of_device
+
+    return Hardware(name_of_device(), free_bytes(), allocated_bytes)
 
 
 def _torch(device: Device) -> Engine:
@@ -64,5 +75,7 @@ def _torch(device: Device) -> Engine:
         ) from error
     check_device(device)
     return Engine(
-        lambda wanted: precision_for(wanted, device), lambda checkpoint, decided: TorchOps(checkpoint, decided, device)
+        lambda wanted: precision_for(wanted, device),
+        lambda bytes_: bytes_.computed + bytes_.mapped,
+        lambda checkpoint, decided: TorchOps(checkpoint, decided, device),
     )

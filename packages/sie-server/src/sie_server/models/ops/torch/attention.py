@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sie_server.models.ops.plan import BACK, MASK, ROWS, Feed, Plan, seen_feed
+from sie_server.models.ops.plan import APART_OF_KEYS, APART_OF_QUERIES, BACK, MASK, ROWS, Feed, Plan, seen_feed
 from sie_server.models.ops.torch.device import torch, varlen_attn
 from sie_server.models.ops.torch.network import Batch
 
@@ -21,25 +21,40 @@ _SIZE_MOST: Final = 256
 
 @dataclass(frozen=True)
 class Attention:
-    """See `protocol.Ops.attention`; `dtype` is what it computes in."""
+    """See `protocol.Ops.attention`.
+
+    Attributes:
+        relative_rows: of the tables of `protocol.Relative`, where it has any.
+        dtype: what it computes in.
+    """
 
     heads: int
     kv_heads: int
     scale: float | None
     causal: bool
     window: int | None
+    relative_rows: Feed | None
     dtype: Any
 
-    def __call__(self, batch: Batch, query: Any, key: Any, value: Any, *bias: Any) -> Any:
-        heads = (self.heads, self.kv_heads, self.kv_heads)
+    def __call__(self, batch: Batch, query: Any, key: Any, value: Any, bias: Any, of_queries: Any, of_keys: Any) -> Any:
+        """(T, heads · size).
+
+        Args:
+            bias: to add, (… heads, G, G), or None.
+            of_queries: `Relative.keys`, which queries are multiplied with, or None.
+            of_keys: `Relative.queries`, which keys are multiplied with, or None.
+        """
         query, key, value = (
-            x.to(self.dtype).unflatten(-1, (of, -1)) for x, of in zip((query, key, value), heads, strict=True)
+            self._by_head(x, heads) for x, heads in ((query, self.heads), (key, self.kv_heads), (value, self.kv_heads))
         )
         size = query.shape[-1]
+        plain = bias is None and self.relative_rows is None and batch.plan.tokens.unseen is None
         half = self.dtype != torch.float32
-        if query.is_cuda and half and not bias and size % _SIZE_OF == 0 and size <= _SIZE_MOST:
+        if query.is_cuda and half and plain and size % _SIZE_OF == 0 and size <= _SIZE_MOST:
             return self._packed(batch, query, key, value)
-        return self._gridded(batch, query, key, value, bias)
+        query, key, value = (x[batch.feed(ROWS)].transpose(1, 2) for x in (query, key, value))
+        added = [bias, self._relative(batch, query, key, of_queries, of_keys)]
+        return self._gridded(batch, query, key, value, added=[each for each in added if each is not None])
 
     def _packed(self, batch: Batch, query: Any, key: Any, value: Any) -> Any:
         limits, longest = batch.feed(LIMITS), _longest(batch.plan)
@@ -58,19 +73,33 @@ class Attention:
         )
         return seen.flatten(-2)
 
-    def _gridded(self, batch: Batch, query: Any, key: Any, value: Any, bias: tuple[Any, ...]) -> Any:
-        rows, mask = batch.feed(ROWS), batch.feed(MASK)
+    def _gridded(self, batch: Batch, query: Any, key: Any, value: Any, *, added: list[Any]) -> Any:
+        mask = batch.feed(MASK)
         if self.causal or self.window is not None:
-            mask = mask + batch.feed(seen_feed(causal=self.causal, window=self.window))
-        for added in bias:
-            mask = mask + added
+            added = [batch.feed(seen_feed(causal=self.causal, window=self.window)), *added]
+        for each in added:
+            mask = mask + each
         # Not infinite where float16 ends: the softmax of a row of infinities is not a number.
         mask = mask.clamp(min=torch.finfo(self.dtype).min).to(self.dtype)
-        grids = (x[rows].transpose(1, 2) for x in (query, key, value))
         seen = torch.nn.functional.scaled_dot_product_attention(
-            *grids, attn_mask=mask, scale=self.scale, enable_gqa=self.kv_heads != self.heads
+            query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=self.kv_heads != self.heads
         )
         return seen.transpose(1, 2).flatten(2).flatten(0, 1)[batch.feed(BACK)]
+
+    def _relative(self, batch: Batch, query: Any, key: Any, of_queries: Any, of_keys: Any) -> Any:
+        """(S, heads, G, G), or None where there is none: of every distance's products, those of each pair."""
+        if self.relative_rows is None:
+            return None
+        rows = batch.feed(self.relative_rows)
+        terms = [
+            (grid @ self._by_head(table[rows], self.heads).permute(1, 2, 0)).flatten(2)[..., batch.feed(at)]
+            for grid, table, at in ((query, of_queries, APART_OF_QUERIES), (key, of_keys, APART_OF_KEYS))
+            if table is not None
+        ]
+        return sum(terms[1:], start=terms[0])
+
+    def _by_head(self, x: Any, heads: int) -> Any:
+        return x.to(self.dtype).unflatten(-1, (heads, -1))
 
 
 def _limits(plan: Plan) -> NDArray[np.int32]:

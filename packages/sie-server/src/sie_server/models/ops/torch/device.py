@@ -8,7 +8,17 @@ from torch.nn.attention.varlen import varlen_attn
 
 from sie_server.models.calls import LoadError, Precision
 
-__all__ = ["DTYPE_OF", "Device", "check_device", "precision_for", "torch", "varlen_attn"]
+__all__ = [
+    "DTYPE_OF",
+    "Device",
+    "allocated_bytes",
+    "check_device",
+    "free_bytes",
+    "name_of_device",
+    "precision_for",
+    "torch",
+    "varlen_attn",
+]
 
 Device = Literal["cpu", "cuda"]
 
@@ -35,6 +45,20 @@ def check_device(device: Device) -> None:
             f"device is `cuda`, and {torch.cuda.get_device_name()} has compute capability {have[0]}.{have[1]}: "
             f"want {want} at least"
         )
+
+
+def name_of_device() -> str:
+    return str(torch.cuda.get_device_name())
+
+
+def free_bytes() -> int:
+    """Of the CUDA device, as others have left it."""
+    return int(torch.cuda.mem_get_info()[0])
+
+
+def allocated_bytes() -> int:
+    """What this process's tensors have of it; without what torch keeps for the next ones."""
+    return int(torch.cuda.memory_allocated())
 
 
 def precision_for(wanted: Precision | str, device: Device) -> Precision:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from sie_server.models.calls import Precision
 from sie_server.models.checkpoint import Checkpoint
-from sie_server.models.ops.plan import MASK, ROWS, Feed, Plan, plan_batch
-from sie_server.models.ops.protocol import Activation
+from sie_server.models.ops.plan import APART, MASK, ROWS, Feed, Plan, plan_batch
+from sie_server.models.ops.protocol import Activation, Relative
 from sie_server.models.ops.torch.attention import Attention
 from sie_server.models.ops.torch.device import DTYPE_OF, Device, torch
 from sie_server.models.ops.torch.network import BATCH, Batch, Network, Step
@@ -135,9 +135,22 @@ class TorchOps:
         causal: bool = False,
         window: int | None = None,
         bias: Value | None = None,
+        relative: Relative[Value] | None = None,
     ) -> Value:
-        done = Attention(heads, kv_heads or heads, scale, causal, window, self._dtype)
-        return self._step(done, BATCH, query, key, value, *(() if bias is None else (bias,)))
+        rows = None if relative is None else relative.rows
+        tables = (None, None) if relative is None else (relative.keys, relative.queries)
+        done = Attention(heads, kv_heads or heads, scale, causal, window, rows, self._dtype)
+        return self._step(done, BATCH, query, key, value, bias, *tables)
+
+    def distance_bias(self, table: Value, rows: Feed) -> Value:
+        return self._step(lambda x, batch: x[batch.feed(rows)].T[:, batch.feed(APART)], table, BATCH)
+
+    def once(self, weight: Value, make: Callable[[Value], Sequence[Value]]) -> list[Value]:
+        """What is made of weights alone is never recorded."""
+        self._dtype, dtype = torch.float32, self._dtype
+        made = list(make(weight))
+        self._dtype = dtype
+        return made
 
     def item_max(self, x: Value) -> Value:
         def largest(batch: Batch, x: Any) -> Any:
