@@ -41,7 +41,20 @@ from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, Multivecto
 __all__ = ["CONFIG", "Architecture", "Derived", "Layer", "Reader", "derive"]
 
 Architecture = Literal[
-    "bert", "camembert", "deberta-v2", "distilbert", "electra", "modernbert", "mpnet", "roberta", "xlm-roberta"
+    "bert",
+    "camembert",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "gemma3_text",
+    "llama",
+    "mistral",
+    "modernbert",
+    "mpnet",
+    "qwen2",
+    "qwen3",
+    "roberta",
+    "xlm-roberta",
 ]
 """`model_type` in `config.json`, of what there is a backbone for."""
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_server.models.backbones import bert, deberta, modernbert, mpnet
+from sie_server.models.backbones import bert, deberta, decoder, modernbert, mpnet
 from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.ops.protocol import Ops
 
@@ -30,12 +30,19 @@ class Backbone:
     adapt: Callable[[Any, Asked], Any] = seen_both_ways
 
 
+def _decoder(read: Callable[[bytes], Any]) -> Backbone:
+    return Backbone(read, decoder.decoder, ("", "model."), "embed_tokens.weight", decoder.adapt)
+
+
 BACKBONES: Final[Mapping[str, Backbone]] = {
     "bert": Backbone(bert.read_bert, bert.bert, ("", "bert."), _WORDS),
     "camembert": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
     "deberta-v2": Backbone(deberta.read_deberta, deberta.deberta, ("", "deberta."), _WORDS),
     "distilbert": Backbone(bert.read_distilbert, bert.bert, ("", "distilbert."), _WORDS),
     "electra": Backbone(bert.read_electra, bert.bert, ("", "electra."), _WORDS),
+    "gemma3_text": _decoder(decoder.read_gemma3),
+    "llama": _decoder(decoder.read_llama),
+    "mistral": _decoder(decoder.read_mistral),
     "modernbert": Backbone(
         modernbert.read_config,
         modernbert.modernbert,
@@ -44,6 +51,8 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
         modernbert.adapt,
     ),
     "mpnet": Backbone(mpnet.read_mpnet, mpnet.mpnet, ("", "mpnet."), _WORDS),
+    "qwen2": _decoder(decoder.read_qwen2),
+    "qwen3": _decoder(decoder.read_qwen3),
     "roberta": Backbone(bert.read_roberta, bert.bert, ("", "roberta."), _WORDS),
     "xlm-roberta": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
 }

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sie_server.models.backbones.asked import Asked, seen_both_ways
+from sie_server.models.backbones.config import activation_of, read_json, refuse_uneven_heads
 from sie_server.models.backbones.rotary import Rotary, angles, read_rotary
 from sie_server.models.calls import LoadError
 from sie_server.models.ops.plan import IDS
@@ -29,7 +30,7 @@ class _Config(msgspec.Struct, frozen=True):
     max_position_embeddings: int
     norm_eps: float
     local_attention: int
-    hidden_activation: Activation = "gelu"
+    hidden_activation: str = "gelu"
     attention_bias: bool = False
     mlp_bias: bool = False
     norm_bias: bool = False
@@ -71,13 +72,9 @@ def read_config(data: bytes) -> ModernBertConfig:
     Raises:
         LoadError: a key is missing, or says something this backbone does not do.
     """
-    try:
-        config = msgspec.json.decode(data, type=_Config)
-    except msgspec.MsgspecError as error:
-        raise LoadError(f"`config.json` is not that of a ModernBERT: {error}") from error
+    config = read_json(data, _Config, "a ModernBERT")
     width, heads = config.hidden_size, config.num_attention_heads
-    if heads < 1 or width % heads:
-        raise LoadError(f"`hidden_size` is {width}, which is not a multiple of `num_attention_heads`, {heads}")
+    refuse_uneven_heads(width, heads)
     if config.rope_scaling is not None:
         raise LoadError("`rope_scaling` in `config.json` is set: supported is `rope_parameters`, or none")
     given, longest = config.rope_parameters or {}, config.max_position_embeddings
@@ -89,7 +86,7 @@ def read_config(data: bytes) -> ModernBertConfig:
         num_attention_heads=heads,
         vocab_size=config.vocab_size,
         norm_eps=config.norm_eps,
-        activation=config.hidden_activation,
+        activation=activation_of(config.hidden_activation, "hidden_activation"),
         attention_bias=config.attention_bias,
         mlp_bias=config.mlp_bias,
         norm_bias=config.norm_bias,

@@ -178,7 +178,8 @@ def _ntk(rotary: Rotary, theta: float, size: int, factor: float) -> NDArray[np.f
         return _default(theta * factor, size) / np.float32(factor ** (2 / size))
     weight = math.log(factor) / (size / 2) ** rotary.mixed_b
     place = np.arange(1, size // 2 + 1, dtype=np.float32) ** np.float32(rotary.mixed_b)
-    return (_default(theta, size) / np.exp(np.float32(weight) * place)).astype(np.float32)
+    slower: NDArray[np.float32] = np.exp(np.float32(weight) * place)
+    return _default(theta, size) / slower
 
 
 def _scaled(table: NDArray[np.float64], scale: float) -> NDArray[np.float32]:
