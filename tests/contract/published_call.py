@@ -15,9 +15,9 @@ from sie_sdk import RequestError, SIEAsyncClient, SIEClient, sparse_embedding
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 WHOLE = "acme/whole"
 URL, TINY_URL = sys.argv[1:]
-QUERY = {"id": "q", "text": "what is it"}
-ITEMS = [{"id": "a", "text": "one"}, {"text": "two words"}]
-RED = np.full((8, 16, 3), (200, 10, 10), np.uint8)
+QUERY: Any = {"id": "q", "text": "what is it"}
+ITEMS: Any = [{"id": "a", "text": "one"}, {"text": "two words"}]
+RED: Any = np.full((8, 16, 3), (200, 10, 10), np.uint8)
 
 
 def refused(call) -> str:

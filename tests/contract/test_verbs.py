@@ -166,7 +166,7 @@ def test_embeddings_are_what_encode_gives(raw: RawDoor, tiny_reference: Door) ->
     found = raw.send("/v1/embeddings", {"model": WHOLE, "input": texts}).json()
     dense = [result.outputs["dense"] for result in encoded(tiny_reference, ITEMS)]
 
-    assert [Array.of(np.float32(entry["embedding"])) for entry in found["data"]] == dense
+    assert [Array.of(np.array(entry["embedding"], np.float32)) for entry in found["data"]] == dense
     assert found["usage"]["prompt_tokens"] == sum(len(text.split()) + 2 for text in texts)
 
 

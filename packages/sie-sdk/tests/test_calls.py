@@ -32,7 +32,7 @@ from sie_core.wire.messages import (
     Timing,
 )
 from sie_sdk import RequestError, ServerError, SIEAsyncClient, SIEClient
-from sie_sdk._results import encoded
+from sie_sdk._results import encoded, extracted, scored
 from sie_sdk._steps import Reply
 from sie_testing.script import Answer, Heard, Script
 
@@ -452,5 +452,6 @@ def test_arrays_come_back_bit_for_bit(array: Any) -> None:
 @given(st.binary(max_size=60))
 def test_answer_of_any_bytes_is_read_or_refused(body: bytes) -> None:
     reply = Reply(200, {"content-type": "application/msgpack"}, body, 0.0)
-    with pytest.raises(ServerError):
-        encoded(reply, want=1)
+    for read in (encoded, scored, extracted):
+        with pytest.raises(ServerError):
+            read(reply, want=1)

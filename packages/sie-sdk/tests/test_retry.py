@@ -4,7 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import httpx2
@@ -14,7 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sie_core.wire.codec import Format, encode
-from sie_core.wire.messages import Dense, EncodedItem, EncodeResponse
+from sie_core.wire.messages import (
+    Dense,
+    EncodedItem,
+    EncodeResponse,
+    ExtractedItem,
+    ExtractResponse,
+    ScoreEntry,
+    ScoreResponse,
+)
 from sie_sdk import (
     GatedModelError,
     LoraLoadingError,
@@ -29,7 +37,7 @@ from sie_sdk import (
     _flows,
 )
 from sie_sdk._drivers import AwaitingDriver, BlockingDriver, _passes
-from sie_sdk._inputs import Caller, EncodeCall
+from sie_sdk._inputs import Caller, EncodeCall, ExtractCall, ScoreCall
 from sie_sdk._steps import Flow, Lost, Reply, Send, Sleep, Woken
 from sie_sdk._verdicts import Patience, memory_delay_s
 from sie_testing.script import Answer, HangUp, Script
@@ -40,6 +48,13 @@ OK = Answer(
     {"content-type": "application/msgpack"},
     encode(EncodeResponse(MODEL, [EncodedItem(dense=Dense(2, "float32", [1.0, 2.0]))]), Format.MSGPACK),
 )
+
+
+RESULTS = {
+    "encode": OK.body,
+    "score": encode(ScoreResponse(MODEL, [ScoreEntry("item-0", 1.0, 0)]), Format.MSGPACK),
+    "extract": encode(ExtractResponse(MODEL, [ExtractedItem("item-0")]), Format.MSGPACK),
+}
 
 
 def said(status: int, code: str | None = None, after: str | None = None, /, **more: object) -> Answer:
@@ -132,9 +147,15 @@ class Clock:
         self.sleep(delay_s)
 
 
-def flow(row: Row, url: str, started_s: float) -> Flow[Any]:
+def flow(row: Row, url: str, started_s: float, verb: str = "encode") -> Flow[Any]:
     caller = Caller(url)
     patience = Patience(row.wait, row.budget_s, row.oom)
+    match verb:
+        case "score":
+            score = ScoreCall(MODEL, {"text": "q"}, [{"text": "x"}])
+            return _flows.score(caller, score, patience, started_s=started_s)
+        case "extract":
+            return _flows.extract(caller, ExtractCall(MODEL, {"text": "x"}), patience, started_s=started_s)
     return _flows.encode(caller, EncodeCall(MODEL, {"text": "x"}), patience, started_s=started_s)
 
 
@@ -144,10 +165,11 @@ def check(row: Row, clock: Clock, error: SIEError | None) -> None:
 
 
 @table
-def test_flow_alone(row: Row) -> None:
+@pytest.mark.parametrize("verb", list(RESULTS))
+def test_flow_alone(row: Row, verb: str) -> None:
     clock, error, sent = Clock(), None, []
-    answers = iter(row.answers)
-    steps = flow(row, "http://h:1", clock.now_s())
+    answers = iter(replace(one, body=RESULTS[verb]) if one is OK else one for one in row.answers)
+    steps = flow(row, "http://h:1", clock.now_s(), verb)
     try:
         step = next(steps)
         while True:

@@ -75,8 +75,8 @@ def test_base64_holds_the_same_float32(site: Site) -> None:
 
 
 def test_dimensions_cut_and_the_length_is_one_again(site: Site) -> None:
-    whole = np.float32(embedded(site, "a b")["data"][0]["embedding"])
-    cut = np.float32(embedded(site, "a b", dimensions=3)["data"][0]["embedding"])
+    whole = np.array(embedded(site, "a b")["data"][0]["embedding"], np.float32)
+    cut = np.array(embedded(site, "a b", dimensions=3)["data"][0]["embedding"], np.float32)
 
     np.testing.assert_allclose(cut, whole[:3] / np.linalg.norm(whole[:3]), rtol=1e-6)
     assert embedded(site, "a b", dimensions=8) == embedded(site, "a b")
@@ -214,9 +214,14 @@ def test_a_load_that_fails_is_told_at_once(sites: Any) -> None:
     assert (reply.error["type"], reply.error["error"]["code"]) == ("server_error", "model_not_available")
 
 
+def never_ends(site: Any) -> None:
+    """Whatever is loaded from now on."""
+    site.engine.residency.begin = lambda spec: None
+
+
 def test_a_wait_ends_with_the_callers_deadline(sites: Any) -> None:
     site: Site = sites(specs=(BOTH,))
-    site.engine.residency.begin = lambda spec: None  # a load that never ends
+    never_ends(site)
     reply = site.post(EMBEDDINGS, {"model": TINY, "input": "a"}, {"x-sie-timeout-ms": "1"})
 
     assert (reply.status, reply.error["code"]) == (503, "MODEL_LOADING")
@@ -225,7 +230,7 @@ def test_a_wait_ends_with_the_callers_deadline(sites: Any) -> None:
 
 def test_a_wait_ends_when_the_caller_hangs_up_or_the_worker_stops(sites: Any) -> None:
     site: Site = sites(specs=(BOTH,))
-    site.engine.residency.begin = lambda spec: None
+    never_ends(site)
     body = b'{"model": "acme/tiny", "input": "a"}'
     caller = Caller([{"type": "http.request", "body": body, "more_body": False}])
     caller.hung_up.set()
