@@ -70,6 +70,29 @@ def test_the_oldest_waiting_job_is_in_the_next_batch(
     assert len(batcher) == len(waiting)
 
 
+@given(
+    st.lists(st.lists(st.integers(min_value=1, max_value=600), max_size=6), min_size=1, max_size=40),
+    budgets,
+    shares,
+)
+def test_no_job_waits_longer_than_those_before_it(rounds: list[list[int]], budget_tokens: int, share: int) -> None:
+    """However many come after it, and however well they would fit together: a take for each older job at most."""
+    batcher: Batcher[Waiting] = Batcher(budget_tokens)
+    takes_left: dict[int, int] = {}
+    number = 0
+    for coming in [*rounds, *[[]] * sum(map(len, rounds))]:
+        for tokens in coming:
+            takes_left[number] = len(batcher) + 1
+            batcher.add([Waiting(number, tokens)])
+            number += 1
+        for job in batcher.take(share=share):
+            del takes_left[job.number]
+        takes_left = {waiting: left - 1 for waiting, left in takes_left.items()}
+        assert all(left > 0 for left in takes_left.values())
+
+    assert takes_left == {}
+
+
 @given(lengths, budgets, shares)
 def test_a_job_left_behind_is_no_nearer_in_length_than_all_that_were_taken(
     tokens: list[int], budget_tokens: int, share: int

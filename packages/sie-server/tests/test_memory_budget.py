@@ -72,7 +72,16 @@ def test_pinned_and_expected_models_never_go_and_busy_ones_not_before_the_patien
         assert since_s < NOW_S or not any(one.calls for one in going)
 
 
-@given(others, sizes)
+idle_models = st.lists(st.tuples(st.integers(5, 40), st.integers(1, 90)), min_size=2, max_size=6).map(
+    lambda made: [
+        loaded(number, size_bytes, used_s=NOW_S - ago_s)
+        for number, (size_bytes, ago_s) in enumerate(made)
+        if sum(before[0] for before in made[: number + 1]) <= BUDGET
+    ]
+)
+
+
+@given(st.one_of(others, idle_models), sizes)
 def test_what_goes_is_enough_and_no_more_than_that_and_the_oldest(books: list[Held], size_bytes: int) -> None:
     decision = decide(wanted(size_bytes), books, budget_bytes=BUDGET, now_s=NOW_S)
     if not isinstance(decision, Evict):

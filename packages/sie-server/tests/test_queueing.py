@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sie_server.engine.engine import Limits
+from sie_server.engine.executor import Executor
 from sie_server.engine.jobs import Job, Ticket
 from sie_server.engine.scheduler import Scheduler
 from sie_server.models.calls import Encode, Output, Prepared
@@ -241,6 +242,81 @@ def test_many_calls_at_once_each_get_their_own_answer(site: Any) -> None:
         wanted = model.output(model.prepare(Encode((one,)))[0]).dense
         np.testing.assert_array_equal(np.float32(reply.json["items"][0]["dense"]["values"]), wanted)
     assert site.engine.queued_tokens == 0
+
+
+def test_a_model_with_long_batches_leaves_one_with_short_ones_as_much_of_the_device() -> None:
+    """Ten batches of a second each wait before a hundred of a tenth: by age all of the first would come before."""
+    clock = Clock()
+    order: list[str] = []
+
+    def costing(name: str, seconds: float) -> TinyModel:
+        def run(batch: Sequence[Prepared]) -> None:
+            order.append(name)
+            clock.now_s += seconds
+
+        return TinyModel(before_run=run)
+
+    long, short = costing("long", 1.0), costing("short", 0.1)
+    all_ran = threading.Semaphore(0)
+    executor = Executor(streams=1, deliver=lambda finished: all_ran.release(), clock=clock)
+    loop = asyncio.new_event_loop()
+    for model, batches in ((long, 10), (short, 100)):
+        ticket = Ticket(loop, arrived_s=0.0)
+        scheduler = Scheduler(TINY, model, budget_tokens=1)
+        items = model.prepare(Encode(("a",) * batches))
+        executor.submit(scheduler, [Job(item, ticket, index, item.tokens) for index, item in enumerate(items)])
+    loop.close()
+    executor.start()
+    for _ in range(110):
+        assert all_ran.acquire(timeout=30)
+    executor.close()
+
+    for turn in range(len(order)):
+        had = {name: order[:turn].count(name) for name in ("long", "short")}
+        if had["long"] < 10 and had["short"] < 100:
+            assert abs(had["long"] * 1.0 - had["short"] * 0.1) <= 1.1 + 1e-6
+
+
+def test_a_caller_that_hung_up_while_its_call_waited_for_a_tokenizer_is_not_tokenised(sites: Any) -> None:
+    gate = Gate()
+    prepared: list[int] = []
+
+    class Slow(TinyModel):
+        def prepare(self, call: Any) -> list[Prepared]:
+            gate([])
+            prepared.append(len(call.inputs[0].split()))
+            return super().prepare(call)
+
+    site = sites(Slow(max_tokens=2_000), limits=ONE_STREAM)
+    site.load(spec())
+    tickets: list[Ticket] = []
+    made = site.engine.ticket
+    site.engine.ticket = lambda **when: tickets.append(made(**when)) or tickets[-1]
+
+    async def scenario() -> None:
+        first = asyncio.create_task(site.posting(ENCODE, {"items": [text(300)]}))
+        await gate.until_reached()
+        body = b'{"items": [{"text": "' + b"gone " * 500 + b'"}]}'
+        caller = Caller([{"type": "http.request", "body": body, "more_body": False}])
+        gone = asyncio.create_task(site.asking(caller, "POST", ENCODE, {"content-type": "application/json"}))
+        await until(lambda: site.engine.residency.look(spec()).calls == 2)
+        caller.hung_up.set()
+        await until(lambda: tickets[1].done.done())
+        gate.opened.set()
+        await asyncio.wait([first, gone])
+        assert caller.sent == []
+
+    site.run(scenario())
+
+    assert prepared == [300]
+    assert site.engine.queued_tokens == 0
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
 
 
 async def until(holds: Any) -> None:

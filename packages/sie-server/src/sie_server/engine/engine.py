@@ -137,7 +137,7 @@ class Engine:
         try:
             timer = self._timer(ticket)
             ticket.stamps.tokenizing_s = self.clock()
-            prepared = await self._prepared(resident.model, call, cost)
+            prepared = await self._prepared(resident.model, call, ticket, estimate=cost)
             ticket.stamps.queued_s = self.clock()
             exact = sum(item.tokens for item in prepared)
             self.queued_tokens += exact - cost
@@ -230,13 +230,20 @@ class Engine:
             raise late()
         return self.loop.call_later(left_s, ticket.expire)
 
-    async def _prepared(self, model: Model, call: Call, estimate: int) -> list[Prepared]:
+    async def _prepared(self, model: Model, call: Call, ticket: Ticket, *, estimate: int) -> list[Prepared]:
+        """Nothing, for a caller who has gone while the call waited for a thread."""
         if estimate <= INLINE_TOKENS:
             return model.prepare(call)
-        return await self.loop.run_in_executor(self._pool, model.prepare, call)
+
+        def prepare() -> list[Prepared]:
+            return model.prepare(call) if ticket.wanted(self.clock()) else []
+
+        return await self.loop.run_in_executor(self._pool, prepare)
 
     def _submit(self, resident: Resident, prepared: Sequence[Prepared], ticket: Ticket) -> None:
-        if ticket.done.done():  # gone while it was tokenised: nothing to queue, and the wait raises at once
+        if not ticket.wanted(self.clock()):
+            ticket.expire()  # late by the clock and perhaps not yet by the timer; else gone already
+        if ticket.done.done():  # nothing to queue, and the wait raises at once
             return
         ticket.expect(len(prepared))
         jobs = [Job(item, ticket, index, item.tokens) for index, item in enumerate(prepared)]
