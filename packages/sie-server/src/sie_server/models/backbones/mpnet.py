@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from sie_server.models.backbones import post_norm
 from sie_server.models.backbones.bert import positions_after
-from sie_server.models.backbones.config import activation_of, read_json, refuse_uneven_heads
 from sie_server.models.backbones.post_norm import Names, Sizes
 from sie_server.models.calls import LoadError
+from sie_server.models.config import activation_of, read_json, refuse_uneven_heads
 from sie_server.models.ops.plan import IDS, Feed, distances
 from sie_server.models.ops.protocol import Ops
 

@@ -1,4 +1,4 @@
-"""What every backbone's reading of `config.json` has in common."""
+"""What every reading of `config.json` has in common, a backbone's or a head's."""
 
 from collections.abc import Mapping
 from typing import Final, TypeVar
