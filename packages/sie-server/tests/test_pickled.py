@@ -169,6 +169,16 @@ def test_compressed_entries_are_refused(tmp_path: Path) -> None:
         open_tensors(path)
 
 
+def test_encrypted_entries_are_refused(tmp_path: Path) -> None:
+    path = write_torch(tmp_path / "weights.pt", {"a": TABLE})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(data)
+
+    with pytest.raises(LoadError, match=r"data.pkl` in .* is compressed or encrypted"):
+        open_tensors(path)
+
+
 def test_the_format_before_torch_1_6_is_named(tmp_path: Path) -> None:
     old = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2) + pickle.dumps(1001, protocol=2)
     (tmp_path / "weights.pt").write_bytes(old + bytes(100))

@@ -275,6 +275,17 @@ def test_the_end_token_is_added_where_it_is_asked_for(folder: Path) -> None:
     assert ids(with_settings(folder, asked), "abcdef") == [*pieces("a", "##b", "##c"), end]
 
 
+def test_each_text_of_a_pair_has_its_end_token(folder: Path) -> None:
+    raw = json.loads((folder / FILE).read_text())
+    (folder / FILE).write_text(json.dumps({**raw, "post_processor": None}))
+    a, b, end = (tiny_bert.VOCABULARY.index(name) for name in ("a", "b", "[MASK]"))
+
+    pair = with_settings(folder, {"add_eos_token": True, "eos_token": "[MASK]"}).pairs([("a", "b")])[0]
+    assert pair.ids.tolist() == [a, end, b, end]
+    assert pair.types is not None
+    assert pair.types.tolist() == [0, 0, 1, 1]
+
+
 def test_the_end_token_is_not_added_twice(folder: Path) -> None:
     assert ids(with_settings(folder, {"add_eos_token": True, "eos_token": "[SEP]"}), "a") == pieces("a")
 

@@ -176,8 +176,8 @@ class Checkpoint:
                 forgotten = self._forget(path, max(stored.start, forgotten), read)
 
     def _forget(self, path: Path, first: int, end: int) -> int:
-        """Hands back the whole pages between two bytes; where the next ones start."""
-        first = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+        """Hands back the pages from one byte to another; where the next ones start."""
+        first = first // mmap.PAGESIZE * mmap.PAGESIZE
         end = min(end, len(self._files[path])) // mmap.PAGESIZE * mmap.PAGESIZE
         if end > first:
             self._files[path].madvise(mmap.MADV_DONTNEED, first, end - first)
