@@ -3,23 +3,23 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from sie_core.catalog.derive import CONFIG, Derived, derive
-from sie_core.catalog.spec import DenseHead, ModelSpec
-from sie_core.wire.messages import OutputType
+from sie_core.catalog.spec import ModelSpec
+from sie_server.models.adapting import AdaptingNetwork
 from sie_server.models.backbones.asked import Asked
 from sie_server.models.backbones.known import BACKBONES, Backbone
-from sie_server.models.calls import LoadError, Precision, Task, Wanted
+from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
+from sie_server.models.choosing import dims_of, heads_of, tasks_of
 from sie_server.models.engines import Device, EngineName, open_engine
-from sie_server.models.heads.head import HIDDEN, Head
-from sie_server.models.heads.pooled import Pooled
-from sie_server.models.model import LoadedModel, Tower
-from sie_server.models.prompts import Prompts
-from sie_server.models.tasks.encode import EncodeTexts
-from sie_server.models.tasks.task import Task as TaskOf
-from sie_server.models.tokenizing import TextTokenizer, load_tokenizer
+from sie_server.models.heads.head import HIDDEN
+from sie_server.models.lora import read_lora
+from sie_server.models.model import LoadedModel, Network, Tower
+from sie_server.models.ops.adapted import AdaptedOps, Loras
+from sie_server.models.ops.protocol import Ops
+from sie_server.models.tokenizing import load_tokenizer
 
 T = TypeVar("T")
 
@@ -54,7 +54,8 @@ def load(
     at = folder / derived.folder
     backbone = BACKBONES[derived.architecture]
     checkpoint = open_checkpoint(at)
-    config = backbone.adapt(backbone.read((at / CONFIG).read_bytes()), Asked(derived.max_tokens, spec.causal))
+    config_json = (at / CONFIG).read_bytes()
+    config = backbone.adapt(backbone.read(config_json), Asked(derived.max_tokens, spec.causal))
     tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
     # Here and not above: the tokenizer is read while the engine is imported.
@@ -62,42 +63,28 @@ def load(
     when_imported()
     decided = opened.precision_for(precision)
     take(opened.held_bytes(checkpoint.predicted(decided)))
-    ops = opened.ops(checkpoint, decided)
-    hidden = backbone.build(ops, config, _prefix(backbone, checkpoint))
-    ops.output(HIDDEN, hidden)
-    heads = _heads(derived)
-    for head in heads.values():
-        head.build(ops, hidden)
-    network = ops.compiled(streams=streams, threads=threads)
+    heads = heads_of(derived, config_json)
+
+    def network(loras: Loras) -> Network:
+        ops = opened.ops(checkpoint, decided)
+        adapted: Ops[Any] = cast(Ops[Any], AdaptedOps(ops, loras)) if loras.layers else ops
+        hidden = backbone.build(adapted, config, _prefix(backbone, checkpoint))
+        ops.output(HIDDEN, hidden)
+        for head in heads.values():
+            head.build(adapted, hidden)
+        return ops.compiled(streams=streams, threads=threads)
+
+    with_lora = frozenset(name for name, variant in spec.variants.items() if variant.lora is not None)
+    adapting = AdaptingNetwork(network) if with_lora else None
     return LoadedModel(
         name=spec.id,
-        dims=_dims(derived),
+        dims=dims_of(derived),
         max_tokens=derived.max_tokens,
-        text=Tower(network, heads),
-        tasks=_tasks(derived, tokenizer.result()),
+        text=Tower(adapting or network(Loras()), heads),
+        tasks=tasks_of(derived, tokenizer.result()),
+        loras=None if adapting is None else lambda name, at: adapting.add(read_lora(name, at, checkpoint)),
+        with_lora=with_lora,
     )
-
-
-def _heads(derived: Derived) -> dict[Wanted, Head]:
-    heads: dict[Wanted, Head] = {}
-    if derived.dense is not None and derived.dense.pooling is not None:
-        heads["dense"] = Pooled(derived.dense.pooling)
-    return heads
-
-
-def _dims(derived: Derived) -> dict[OutputType, int]:
-    heads: dict[OutputType, DenseHead | None] = {"dense": derived.dense}
-    return {name: head.dim for name, head in heads.items() if head is not None and head.dim is not None}
-
-
-def _tasks(derived: Derived, tokenizer: TextTokenizer) -> dict[Task, TaskOf]:
-    spec = derived.given
-    tasks: dict[Task, TaskOf] = {}
-    if dims := _dims(derived):
-        prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
-        normalize = derived.dense is not None and bool(derived.dense.normalize)
-        tasks["encode"] = EncodeTexts(spec.id, dims, tokenizer, prompts, normalize)
-    return tasks
 
 
 def _derived(spec: ModelSpec, folder: Path) -> Derived:

@@ -1,7 +1,8 @@
 """A loaded model: a network with its heads, and the tasks it does, behind the engine's `Model` protocol."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from sie_server.models.calls import (
     Encode,
     Extract,
     Input,
+    LoadError,
     Output,
     Precision,
     Prepared,
@@ -80,6 +82,8 @@ class LoadedModel:
         tasks: what it does.
         pictures: what pictures go through, if it takes any.
         batch_tokens: most tokens in one of its batches; None: as many as the worker is set to.
+        loras: adds the LoRA in a folder under a variant's name; None where the spec has no variant with one.
+        with_lora: the variants that have one.
     """
 
     name: str
@@ -89,6 +93,8 @@ class LoadedModel:
     tasks: Mapping[Task, TaskOf]
     pictures: Tower | None = None
     batch_tokens: int | None = None
+    loras: Callable[[str, Path], None] | None = None
+    with_lora: frozenset[str] = frozenset()
 
     @property
     def precision(self) -> Precision:
@@ -109,21 +115,36 @@ class LoadedModel:
                 return sum(self._estimate(one, *labels) for one in inputs)
 
     def prepare(self, call: Call) -> list[Prepared]:
-        return self._task(call).prepare(call)
+        prepared = self._task(call).prepare(call)
+        if call.variant in self.with_lora:
+            return [replace(one, lora=call.variant) for one in prepared]
+        return prepared
 
     def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
-        if self.pictures is None or all(item.patches is None for item in batch):
-            return self.text.run(batch, stream=stream)
-        outputs: dict[int, Output] = {}
+        outputs = {index: item.known for index, item in enumerate(batch) if item.known is not None}
         for tower, of_pictures in ((self.text, False), (self.pictures, True)):
-            chosen = [index for index, item in enumerate(batch) if (item.patches is not None) == of_pictures]
-            if chosen:
+            chosen = [
+                index
+                for index, item in enumerate(batch)
+                if index not in outputs and (item.patches is not None) == of_pictures
+            ]
+            if tower is not None and chosen:
                 found = tower.run([batch[index] for index in chosen], stream=stream)
                 outputs.update(zip(chosen, found, strict=True))
         return [outputs[index] for index in range(len(batch))]
 
     def finish(self, call: Call, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
         return self._task(call).finish(call, prepared, outputs)
+
+    def add_lora(self, variant: str, folder: Path) -> None:
+        """From its return on calls may name the variant, whose LoRA is in `folder`; blocks.
+
+        Raises:
+            LoadError: the LoRA cannot be served.
+        """
+        if self.loras is None:
+            raise LoadError(f"model `{self.name}` has no variant with a LoRA")
+        self.loras(variant, folder)
 
     def settle(self) -> None:
         """Waits until it is as fast as it will be."""

@@ -17,13 +17,17 @@ class TokenBatch:
         ids: (tokens,) int32, the sequences end to end.
         starts: (sequences + 1,) int32; sequence `i` is `ids[starts[i]:starts[i + 1]]`.
         types: (tokens,) int32; None where all are 0.
+        unseen: (sequences,) int32, how many tokens at each one's end are seen by none; None where all are 0.
         patches: (tokens, values) float32 of pictures; None for texts.
+        loras: each sequence's LoRA by name; nothing where none has one.
     """
 
     ids: NDArray[np.int32]
     starts: NDArray[np.int32]
     types: NDArray[np.int32] | None = None
+    unseen: NDArray[np.int32] | None = None
     patches: NDArray[np.float32] | None = None
+    loras: tuple[str | None, ...] = ()
 
     @property
     def lengths(self) -> NDArray[np.int32]:
@@ -50,5 +54,13 @@ def pack_prepared(items: Sequence[Prepared]) -> TokenBatch:
     types = None
     if any(item.types is not None for item in items):
         types = np.concatenate([np.zeros_like(item.ids) if item.types is None else item.types for item in items])
+    unseen = np.array([item.unseen for item in items], np.int32)
     patches = [item.patches for item in items if item.patches is not None]
-    return TokenBatch(packed.ids, packed.starts, types, np.concatenate(patches) if patches else None)
+    return TokenBatch(
+        packed.ids,
+        packed.starts,
+        types,
+        unseen if unseen.any() else None,
+        np.concatenate(patches) if patches else None,
+        tuple(item.lora for item in items) if any(item.lora is not None for item in items) else (),
+    )

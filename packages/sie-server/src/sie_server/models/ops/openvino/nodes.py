@@ -57,9 +57,12 @@ class OpenvinoOps:
     def has(self, name: str) -> bool:
         return name in self._checkpoint
 
-    def weight(self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None) -> Any:
+    def weight(
+        self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None, folded: bool = False
+    ) -> Any:
         stored = self._checkpoint.weight(name, tuple(shape))
         array = stored.array if rows is None else stored.array[rows[0] : rows[1]]
+        array = array.reshape(len(array), -1) if folded else array
         if stored.dtype == "BF16":
             # numpy has no bfloat16: the bits go in under their own name. Such a constant does not keep its array
             # alive; `Graph` holds the checkpoint.
@@ -75,7 +78,8 @@ class OpenvinoOps:
         return op.gather(table, rows, self._first_axis)
 
     def linear(self, x: Any, weight: Any, bias: Any | None = None, *, activation: Activation | None = None) -> Any:
-        self._packed_weights += math.prod(weight.get_output_shape(0))
+        # What a batch brings along, a LoRA's factors, is not packed.
+        self._packed_weights += math.prod(_sizes(weight)) if min(_sizes(weight)) > 0 else 0
         y = op.matmul(x, weight, False, True)
         if bias is not None:
             y = op.add(y, bias)
