@@ -1,0 +1,41 @@
+"""Which heads and tasks a completed spec asks for."""
+
+from sie_core.catalog.derive import Derived
+from sie_core.catalog.spec import DenseHead
+from sie_core.wire.messages import OutputType
+from sie_server.models.calls import Task, Wanted
+from sie_server.models.heads.classify import read_classify
+from sie_server.models.heads.head import Head
+from sie_server.models.heads.pooled import Pooled
+from sie_server.models.prompts import Prompts
+from sie_server.models.tasks.encode import EncodeTexts
+from sie_server.models.tasks.pairs import ScorePairs
+from sie_server.models.tasks.task import Task as TaskOf
+from sie_server.models.tokenizing import TextTokenizer
+
+
+def heads_of(derived: Derived, config: bytes) -> dict[Wanted, Head]:
+    """By what is read off a pass; `config` is the transformer's `config.json`."""
+    heads: dict[Wanted, Head] = {}
+    if derived.dense is not None and derived.dense.pooling is not None:
+        heads["dense"] = Pooled(derived.dense.pooling)
+    if derived.score is not None and derived.score.head == "classify":
+        heads["logits"] = read_classify(config)
+    return heads
+
+
+def dims_of(derived: Derived) -> dict[OutputType, int]:
+    heads: dict[OutputType, DenseHead | None] = {"dense": derived.dense}
+    return {name: head.dim for name, head in heads.items() if head is not None and head.dim is not None}
+
+
+def tasks_of(derived: Derived, tokenizer: TextTokenizer) -> dict[Task, TaskOf]:
+    spec = derived.given
+    tasks: dict[Task, TaskOf] = {}
+    prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
+    if dims := dims_of(derived):
+        normalize = derived.dense is not None and bool(derived.dense.normalize)
+        tasks["encode"] = EncodeTexts(spec.id, dims, tokenizer, prompts, normalize)
+    if derived.score is not None and derived.score.head == "classify" and derived.score.activation is not None:
+        tasks["score"] = ScorePairs(spec.id, tokenizer, prompts, derived.score.activation)
+    return tasks
