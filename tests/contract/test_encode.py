@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import httpx2
 import msgspec
 import numpy as np
 import pytest
@@ -119,6 +120,42 @@ def raw(url: str) -> Any:
     opened = RawDoor(url, Format.JSON)
     yield opened
     opened.close()
+
+
+def embeddings(raw: RawDoor, **body: Any) -> httpx2.Response:
+    return raw.send("/v1/embeddings", {"model": MINILM} | body)
+
+
+def test_models_own_token_ids_are_embedded_as_the_text_is(raw: RawDoor, reference: Door) -> None:
+    """101 and 102 are the special tokens, which a caller that sends ids sends itself."""
+    reply = embeddings(raw, input=[[101, 7592, 2088, 102], [7592, 2088]]).json()
+    first, second = (np.array(entry["embedding"], np.float32) for entry in reply["data"])
+
+    assert Array.of(first) == dense(results(reference, [{"text": "hello world"}])[0])
+    assert not np.allclose(first, second, atol=1e-2)
+    assert reply["usage"] == {"prompt_tokens": 6, "total_tokens": 6}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([101, 30522, 102], "`input[0]` has the token id 30522"),
+        ([[101, 102], [-1]], "`input[1]` has the token id -1"),
+        ([101] * 257, "`input[0]` has 257 token ids, want 1 to 256"),
+    ],
+)
+def test_token_ids_that_the_model_has_not_are_refused(raw: RawDoor, given: list[Any], words: str) -> None:
+    reply = embeddings(raw, input=given)
+
+    assert (reply.status_code, reply.json()["error"]["code"]) == (400, "INVALID_INPUT")
+    assert words in reply.json()["error"]["message"]
+
+
+def test_tokens_of_a_text_that_is_cut_are_counted_as_they_ran(raw: RawDoor) -> None:
+    reply = embeddings(raw, input=[LONG, "hello world"])
+
+    assert reply.json()["usage"]["prompt_tokens"] == 256 + 4
+    assert reply.headers["x-sie-truncated"] == "0"
 
 
 def test_truncated_items_are_named_in_a_header(raw: RawDoor) -> None:

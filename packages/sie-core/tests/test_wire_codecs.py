@@ -234,3 +234,23 @@ def test_multivector_of_an_item_is_an_array_of_its_own_and_no_unknown_key():
 def test_bytes_that_are_not_base64_are_named_with_their_place():
     with pytest.raises(ApiError, match=r"base64.*\$\.items\[0\]\.images\[0\]\.data"):
         codec.decode(b'{"items":[{"images":[{"data":"%%%"}]}]}', "application/json", EncodeRequest)
+
+
+@pytest.mark.parametrize(
+    ("body", "struct", "hint"),
+    [
+        (
+            b'{"items":[],"params":{"output_types":["dense","thin"]}}',
+            EncodeRequest,
+            "want `dense`, `multivector`, `sparse`",
+        ),
+        (b'{"model":"m","input":"a","encoding_format":"hex"}', EmbeddingsRequest, "want `base64`, `float`"),
+        (b'{"items":[],"params":{"output_dtype":7}}', EncodeRequest, None),
+        (b'{"items":7}', EncodeRequest, None),
+    ],
+)
+def test_value_that_is_none_of_several_is_answered_with_those(body: bytes, struct: type[Any], hint: str | None):
+    with pytest.raises(ApiError) as refused:
+        codec.decode(body, "application/json", struct)
+
+    assert refused.value.hint == hint

@@ -202,6 +202,31 @@ def test_what_cannot_be_meant_is_named_with_what_can(
     assert reply.error.get("hint") == hint
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "hint"),
+    [
+        (ENCODE, {"params": {"output_types": ["thick"]}}, "want `dense`, `multivector`, `sparse`"),
+        (
+            ENCODE,
+            {"params": {"output_dtype": "float8"}},
+            "want `binary`, `float16`, `float32`, `int8`, `ubinary`, `uint8`",
+        ),
+        (ENCODE, {"items": ["a"]}, 'an item is an object, `{"text": "…"}`'),
+        (SCORE, {"query": "a"}, 'an item is an object, `{"text": "…"}`'),
+        (EXTRACT, {"labels": ["a"], "params": {"label": ["b"]}}, "ignored unknown keys: `labels`, `params.label`"),
+        (
+            ENCODE,
+            {"outputs": ["dense"], "params": {"options": {"profile": "fat"}}},
+            "`params.options.profile` may be `default`, `thin`, `raw`, `odd`; ignored unknown keys: `outputs`",
+        ),
+    ],
+)
+def test_common_mistakes_are_told_what_was_wanted(whole: Site, path: str, body: dict[str, Any], hint: str) -> None:
+    reply = whole.post(path, {"items": [{"text": "a"}]} | body)
+
+    assert (reply.status, reply.error["hint"]) == (400, hint)
+
+
 @pytest.mark.parametrize("path", [SCORE, EXTRACT, ENCODE])
 def test_no_items_are_refused_before_the_model_is_looked_for(whole: Site, path: str) -> None:
     reply = whole.post(path.replace("tiny", "nobody"), {"query": {"text": "a"}, "items": []})

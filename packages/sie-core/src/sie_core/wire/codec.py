@@ -4,6 +4,7 @@
 JSON. numpy is imported when the first array is met, not before: a gateway never meets one.
 """
 
+import re
 from collections.abc import Iterable
 from enum import Enum
 from functools import cache
@@ -22,6 +23,8 @@ class Format(Enum):
 
 
 CONTENT_TYPES = {Format.JSON: "application/json", Format.MSGPACK: "application/msgpack"}
+_PLACE = re.compile(r"at `\$(.*)`$")
+_STEP = re.compile(r"\.\w+|\[[^]]*\]")
 _MSGPACK_TYPES = ("application/msgpack", "application/x-msgpack")
 
 
@@ -59,14 +62,16 @@ def decode(data: bytes, content_type: str | None, struct: type[T]) -> T:
 
 def decode_as(data: bytes, fmt: Format, struct: type[T]) -> T:
     """As `decode`, for a format that is known."""
+    if not data:
+        raise ApiError("INVALID_INPUT", f"the body is empty, want {fmt.value}")
     try:
         if fmt is Format.MSGPACK:
             return msgspec.msgpack.decode(data, type=struct)
         return msgspec.json.decode(data, type=struct)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ApiError(
-            "INVALID_INPUT", f"the {fmt.value} body is not what was expected: {_first_lower(str(error))}"
-        ) from error
+        said = _first_lower(str(error))
+        message = f"the {fmt.value} body is not what was expected: {said}"
+        raise ApiError("INVALID_INPUT", message, hint=_possible(said, struct)) from error
 
 
 def unknown_keys(data: bytes, fmt: Format, struct: type[msgspec.Struct]) -> list[str]:
@@ -117,6 +122,30 @@ def _inner_structs(struct: type[msgspec.Struct]) -> dict[str, type[msgspec.Struc
         kinds = [arg for arg in getattr(field.type, "__args__", ()) if isinstance(arg, type)]
         found[field.encode_name] = next((kind for kind in kinds if issubclass(kind, msgspec.Struct)), None)
     return found
+
+
+def _possible(said: str, struct: type[Any]) -> str | None:
+    """What a field may be that has one of several values only; None for any other mistake."""
+    place = _PLACE.search(said) if said.startswith("invalid enum value") else None
+    if place is None:
+        return None
+    kinds: list[Any] = [msgspec.inspect.type_info(struct)]
+    for step in _STEP.findall(place[1]):
+        kinds = [inner for kind in _branches(kinds) for inner in _inside(kind, step)]
+    values = [value for kind in _branches(kinds) for value in getattr(kind, "values", ())]
+    return "want " + ", ".join(f"`{value}`" for value in values) if values else None
+
+
+def _branches(kinds: Iterable[Any]) -> list[Any]:
+    """Each side of every union."""
+    return [side for kind in kinds for side in getattr(kind, "types", (kind,))]
+
+
+def _inside(kind: Any, step: str) -> list[Any]:
+    """The type of a field, `.name`, or of a list's items."""
+    if step.startswith("["):
+        return [kind.item_type] if hasattr(kind, "item_type") else []
+    return [field.type for field in getattr(kind, "fields", ()) if field.encode_name == step[1:]]
 
 
 def _first_lower(text: str) -> str:

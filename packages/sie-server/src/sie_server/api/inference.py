@@ -16,7 +16,7 @@ from sie_core.wire.envelope import Envelope
 from sie_core.wire.messages import Timing
 from sie_server import __version__
 from sie_server.api.offer import Offer
-from sie_server.api.reading import REQUESTS, read_call, refuse_empty, refuse_undeclared
+from sie_server.api.reading import Asked, Request, decoded, noted, read_call, refuse_empty, refuse_undeclared
 from sie_server.api.writing import response
 from sie_server.engine.engine import Answer, Engine
 from sie_server.engine.jobs import Stamps, Ticket
@@ -68,20 +68,28 @@ class Inference:
         self.refuse_other_machine(envelope)
         body = await read_body(scope, receive, limit_bytes=self.max_body_bytes)
         fmt = codec.body_format(envelope.content_type)
-        struct = REQUESTS[envelope.verb]
-        request = codec.decode_as(body, fmt, struct)
+        request = decoded(body, fmt, envelope.verb)
+        unknown = codec.unknown_keys(body, fmt, type(request))
+        try:
+            resident, asked, answer = await self._answered(request, envelope, offer, receive, arrived_s=arrived_s)
+        except ApiError as error:
+            raise noted(error, unknown) from error
+        timing = self.timed(envelope.model, envelope.verb, answer)
+        reply = codec.reply_format(envelope.accept, envelope.content_type)
+        encoded = codec.encode(response(envelope.model, asked, answer.results, timing), reply)
+        headers = about(resident, answer, timing, unknown, request_id=request_id)
+        await send_bytes(send, 200, encoded, content_type=codec.CONTENT_TYPES[reply].encode(), headers=headers)
+
+    async def _answered(
+        self, request: Request, envelope: Envelope, offer: Offer, receive: Receive, *, arrived_s: float
+    ) -> tuple[Resident, Asked, Answer]:
         refuse_empty(request.items)
         spec = offer.spec(envelope.model)
         refuse_undeclared(envelope.verb, spec)
         resident = self.engine.residency.look(spec)
         asked = read_call(request, spec)
         ticket = self.ticket(envelope, arrived_s=arrived_s)
-        answer = await self.run(resident, asked.call, ticket, receive)
-        timing = self.timed(envelope.model, envelope.verb, answer)
-        reply = codec.reply_format(envelope.accept, envelope.content_type)
-        encoded = codec.encode(response(envelope.model, asked, answer.results, timing), reply)
-        headers = about(resident, answer, timing, codec.unknown_keys(body, fmt, struct), request_id=request_id)
-        await send_bytes(send, 200, encoded, content_type=codec.CONTENT_TYPES[reply].encode(), headers=headers)
+        return resident, asked, await self.run(resident, asked.call, ticket, receive)
 
     def ticket(self, envelope: Envelope, *, arrived_s: float) -> Ticket:
         timeout_s = None if envelope.timeout_ms is None else envelope.timeout_ms / 1000

@@ -3,12 +3,14 @@
 Each refusal names the item by its index and the key by its path, says what is there and what was wanted.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sie_core.catalog.spec import ModelSpec, Variant
 from sie_core.errors import ApiError
+from sie_core.wire import codec
 from sie_core.wire.envelope import Verb
 from sie_core.wire.messages import (
     OUTPUT_DTYPES,
@@ -31,6 +33,7 @@ REQUESTS: Final[Mapping[Verb, type[Any]]] = {"encode": EncodeRequest, "score": S
 DEFAULT: Final = "default"
 """What a caller may name a model's plain form, as in v0.3.1."""
 
+_ITEM_IS_TEXT: Final = re.compile(r"got `str` - at `\$\.(query|items\[\d+\])`$")
 _OTHER_MEDIA: Final = ("audio", "video", "document")
 
 
@@ -48,6 +51,26 @@ class Asked:
     ids: Sequence[str | None]
     dtype: OutputDtype = "float32"
     query_id: str | None = None
+
+
+def decoded(body: bytes, fmt: codec.Format, verb: Verb) -> Request:
+    """The body as its verb's request. Raises `ApiError` INVALID_INPUT, with the place."""
+    try:
+        request: Request = codec.decode_as(body, fmt, REQUESTS[verb])
+    except ApiError as error:
+        if error.hint is None and _ITEM_IS_TEXT.search(error.message):
+            error.hint = 'an item is an object, `{"text": "…"}`'
+        raise
+    return request
+
+
+def noted(error: ApiError, unknown: Sequence[str]) -> ApiError:
+    """A refusal of what a call says, with the keys that were ignored: one of them may have been meant."""
+    if not unknown or error.kind.status != 400:
+        return error
+    ignored = "ignored unknown keys: " + ", ".join(f"`{key}`" for key in unknown)
+    hint = f"{error.hint}; {ignored}" if error.hint else ignored
+    return ApiError(error.code, error.message, hint=hint, retry_after_s=error.retry_after_s, extra=error.extra)
 
 
 def refuse_empty(items: Sequence[Item]) -> None:

@@ -28,6 +28,7 @@ from sie_server.observability import EVENT_BUG, EVENT_CALLER_GONE, EVENT_CATALOG
 logger = logging.getLogger("sie.app")
 
 _MODEL = "/v1/models/"
+_CALLS = (*(f"{prefix}ORG/NAME" for prefix in envelope.PREFIXES), *envelope.NAMED_IN_BODY)
 _NOT_YET = ("/ws/status",)
 
 
@@ -105,7 +106,7 @@ class Worker:
             raise ApiError("NOT_IMPLEMENTED", f"`{path}` is not served by this version", hint="use `/v1/encode/MODEL`")
         answer = self._routes.get(path)
         if answer is None and not path.startswith(_MODEL):
-            raise ApiError("NOT_FOUND", f"no route `{path}`", hint=f"routes: {', '.join(self._routes)}, /v1/encode/…")
+            raise ApiError("NOT_FOUND", f"no route `{path}`", hint=f"routes: {', '.join((*self._routes, *_CALLS))}")
         _want_method(scope, "GET")
         if answer is None:
             entry = self._operations.entry(self.offer, self.offer.spec(path[len(_MODEL) :]))
