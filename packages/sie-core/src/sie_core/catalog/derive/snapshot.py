@@ -46,12 +46,15 @@ class Module(Struct, frozen=True):
 class Config(Struct, frozen=True):
     """What a spec needs of `config.json`; the shape of the network is its backbone's to read.
 
-    `dim` is what DistilBERT calls `hidden_size`, and is that where there is no other.
+    `dim` is what DistilBERT calls `hidden_size`, and is that where there is no other; `n_embd` and `n_positions` are
+    Nomic's names.
     """
 
     model_type: str
     hidden_size: int | None = None
     dim: int | None = None
+    n_embd: int | None = None
+    n_positions: int | None = None
     max_position_embeddings: int | None = None
     position_biased_input: bool = True
     pad_token_id: int | None = None
@@ -59,8 +62,10 @@ class Config(Struct, frozen=True):
     architectures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.hidden_size is None and self.dim is not None:
-            msgspec.structs.force_setattr(self, "hidden_size", self.dim)
+        if self.hidden_size is None:
+            msgspec.structs.force_setattr(self, "hidden_size", self.n_embd if self.dim is None else self.dim)
+        if self.max_position_embeddings is None:
+            msgspec.structs.force_setattr(self, "max_position_embeddings", self.n_positions)
 
 
 class Length(Struct, frozen=True):

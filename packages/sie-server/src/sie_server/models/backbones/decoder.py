@@ -13,9 +13,9 @@ import msgspec
 import numpy as np
 
 from sie_server.models.backbones.asked import Asked
-from sie_server.models.backbones.config import activation_of, read_json, refuse_uneven_heads
 from sie_server.models.backbones.rotary import Rotary, angles, read_rotary
 from sie_server.models.calls import LoadError
+from sie_server.models.config import activation_of, read_json, refuse_uneven_heads
 from sie_server.models.ops.plan import IDS
 from sie_server.models.ops.protocol import Activation, Ops
 

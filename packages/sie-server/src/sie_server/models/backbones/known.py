@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_server.models.backbones import bert, deberta, decoder, modernbert, mpnet
+from sie_server.models.backbones import bert, deberta, decoder, modernbert, mpnet, rope
 from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.ops.protocol import Ops
 
@@ -41,6 +41,7 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
     "distilbert": Backbone(bert.read_distilbert, bert.bert, ("", "distilbert."), _WORDS),
     "electra": Backbone(bert.read_electra, bert.bert, ("", "electra."), _WORDS),
     "gemma3_text": _decoder(decoder.read_gemma3),
+    "gte": Backbone(rope.read_gte, rope.rope, ("", "new.", "gte."), _WORDS, rope.adapt),
     "llama": _decoder(decoder.read_llama),
     "mistral": _decoder(decoder.read_mistral),
     "modernbert": Backbone(
@@ -51,6 +52,8 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
         modernbert.adapt,
     ),
     "mpnet": Backbone(mpnet.read_mpnet, mpnet.mpnet, ("", "mpnet."), _WORDS),
+    "new": Backbone(rope.read_gte, rope.rope, ("", "new."), _WORDS, rope.adapt),
+    "nomic_bert": Backbone(rope.read_nomic, rope.rope, ("", "bert.", "nomic_bert."), _WORDS, rope.adapt),
     "qwen2": _decoder(decoder.read_qwen2),
     "qwen3": _decoder(decoder.read_qwen3),
     "roberta": Backbone(bert.read_roberta, bert.bert, ("", "roberta."), _WORDS),
