@@ -165,6 +165,29 @@ def test_a_model_larger_than_the_budget_is_refused_by_name_with_both_numbers(cro
     assert site.engine.room.claims() == []
 
 
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_a_genuine_model_loads_once_the_file_that_it_lacked_is_there(worker: Any, tmp_path: Path, file: str) -> None:
+    folder = tiny_bert.write(tmp_path / "model")
+    (folder / file).rename(tmp_path / file)
+
+    def load(wanted: ModelSpec, say: Any, take: Any) -> Made:
+        return Made(build.load(wanted, folder, precision="f32", streams=1, threads=1, take=take), REVISION, True)
+
+    site = worker(load, memory_bytes=10_000_000)
+    clock = site.engine.residency._clock = Clock()  # type: ignore[assignment]
+    failed = site.load(spec())
+    assert isinstance(failed, Failed)
+    assert file in failed.failure.message
+    assert site.engine.room.claims() == []
+    (tmp_path / file).rename(folder / file)
+    clock.now_s += 61
+    site.states.clear()
+    assert site.post(path(TINY), GOOD).error["code"] == "MODEL_LOADING"
+    site.ended(TINY)
+
+    assert site.post(path(TINY), GOOD).status == 200
+
+
 class Clock:
     now_s = 1_000.0
 

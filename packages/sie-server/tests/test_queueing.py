@@ -229,6 +229,9 @@ def test_a_batch_that_does_not_fit_in_memory_is_run_in_halves(sites: Any) -> Non
 
     assert all("dense" in item for item in reply.json["items"])
     assert all(len(batch) <= 2 for batch in model.batches)
+    page = site.get("/metrics").body.decode()
+    assert 'sie_oom_batch_splits{model="acme/tiny"} 3' in page
+    assert 'sie_device_seconds_total{model="acme/tiny"} ' in page
 
 
 def test_many_calls_at_once_each_get_their_own_answer(site: Any) -> None:
