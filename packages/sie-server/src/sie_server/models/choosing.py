@@ -29,10 +29,24 @@ def dims_of(derived: Derived) -> dict[OutputType, int]:
     return {name: head.dim for name, head in heads.items() if head is not None and head.dim is not None}
 
 
+def prompts_of(derived: Derived) -> dict[str | None, Prompts]:
+    """By variant; None is the model as it is, and a variant has what it says differently."""
+    plain = Prompts(derived.query, derived.document, derived.given.default_instruction)
+    variants: dict[str | None, Prompts] = {
+        name: Prompts(
+            plain.query if variant.query is None else variant.query,
+            plain.document if variant.document is None else variant.document,
+            plain.default_instruction if variant.default_instruction is None else variant.default_instruction,
+        )
+        for name, variant in derived.given.variants.items()
+    }
+    return {None: plain, **variants}
+
+
 def tasks_of(derived: Derived, tokenizer: TextTokenizer) -> dict[Task, TaskOf]:
     spec = derived.given
     tasks: dict[Task, TaskOf] = {}
-    prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
+    prompts = prompts_of(derived)
     if dims := dims_of(derived):
         normalize = derived.dense is not None and bool(derived.dense.normalize)
         tasks["encode"] = EncodeTexts(spec.id, dims, tokenizer, prompts, normalize)
