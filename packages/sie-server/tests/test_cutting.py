@@ -50,7 +50,7 @@ def tokenizer(kind: str) -> Any:
             )
     made.train_from_iterator(CORPUS, trainer)
     if kind == "sentencepiece BPE":  # as Llama and Mistral have it: the whole text is one piece
-        made.pre_tokenizer = None  # type: ignore[assignment]
+        made.pre_tokenizer = None
     return made
 
 

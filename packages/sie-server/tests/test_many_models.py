@@ -174,7 +174,7 @@ def test_a_genuine_model_loads_once_the_file_that_it_lacked_is_there(worker: Any
         return Made(build.load(wanted, folder, precision="f32", streams=1, threads=1, take=take), REVISION, True)
 
     site = worker(load, memory_bytes=10_000_000)
-    clock = site.engine.residency._clock = Clock()  # type: ignore[assignment]
+    clock = site.engine.residency._clock = Clock()
     failed = site.load(spec())
     assert isinstance(failed, Failed)
     assert file in failed.failure.message
@@ -305,7 +305,7 @@ def test_a_failure_heals_when_its_cause_has_gone(worker: Any, cause: Exception) 
         return Made(TinyModel(), REVISION, verified=True)
 
     site = worker(load)
-    clock = site.engine.residency._clock = Clock()  # type: ignore[assignment]
+    clock = site.engine.residency._clock = Clock()
     site.load(spec())
     causes.clear()
     pause_s = failure_of(cause).again_after_s

@@ -1,7 +1,7 @@
 """Who goes when a model does not fit, who stays, who waits and who is refused."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -291,14 +291,21 @@ def in_thread(action: Callable[[], None]) -> tuple[threading.Thread, list[Except
 
 def test_a_load_waits_in_its_own_thread_until_the_memory_is_back_and_says_so() -> None:
     evicted: list[Claim] = []
-    told = threading.Event()
-    room = Room(BUDGET, evict=lambda claims: (evicted.extend(claims), told.set()), clock=Clock())
+    notes: list[str] = []
+    told, waits = threading.Event(), threading.Event()
+
+    def evict(claims: Sequence[Claim]) -> None:
+        evicted.extend(claims)
+        told.set()
+
+    def say(note: str) -> None:
+        notes.append(note)
+        waits.set()
+
+    room = Room(BUDGET, evict=evict, clock=Clock())
     first = filled(room, "acme/first", 60)
-    claim, notes = room.open(ModelId("acme/second"), pinned=False), []
-    waits = threading.Event()
-    thread, raised = in_thread(
-        lambda: room.take(claim, 70, wanted=always, say=lambda note: (notes.append(note), waits.set()))
-    )
+    claim = room.open(ModelId("acme/second"), pinned=False)
+    thread, raised = in_thread(lambda: room.take(claim, 70, wanted=always, say=say))
 
     assert told.wait(30)
     assert waits.wait(30)

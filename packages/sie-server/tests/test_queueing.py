@@ -294,7 +294,12 @@ def test_a_caller_that_hung_up_while_its_call_waited_for_a_tokenizer_is_not_toke
     site.load(spec())
     tickets: list[Ticket] = []
     made = site.engine.ticket
-    site.engine.ticket = lambda **when: tickets.append(made(**when)) or tickets[-1]
+
+    def ticket(**when: Any) -> Ticket:
+        tickets.append(made(**when))
+        return tickets[-1]
+
+    site.engine.ticket = ticket
 
     async def scenario() -> None:
         first = asyncio.create_task(site.posting(ENCODE, {"items": [text(300)]}))
