@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.parity.conftest import Load
 
 from sie_core.catalog.spec import DenseHead, Lora, ModelSpec, Variant
 from sie_core.ids import ModelId
 from sie_server.models.calls import Encode, LoadError
 from sie_server.models.model import LoadedModel
 from sie_testing import tiny_bert
-from tests.parity.conftest import Load
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

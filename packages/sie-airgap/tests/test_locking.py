@@ -19,6 +19,7 @@ from sie_core.artifacts.lock import Lock, LockedModel, decode_lock, encode_lock,
 from sie_core.artifacts.sentencepiece import tokenizer_json
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.catalog.catalog import Catalog
+from sie_core.catalog.spec import DenseHead, Lora, ModelSpec, Variant
 from sie_core.ids import ModelId, Revision
 from sie_testing.hub import Fault, FaultKind, serving_hub
 from sie_testing.hub import Hub as Fake
@@ -187,11 +188,28 @@ def test_a_bundle_is_locked_only_by_name() -> None:
     catalog = Catalog.shipped()
     bundle = catalog.bundles[0].name
 
-    assert [wish.id for wish in wishes([], models=[], bundles=[bundle], catalog=catalog)] == list(
-        catalog.models_of(bundle)
-    )
+    found = {wish.id for wish in wishes([], models=[], bundles=[bundle], catalog=catalog)}
+    loras = {variant.lora.repo for spec in catalog.specs.values() for variant in spec.variants.values() if variant.lora}
+
+    assert found == {*catalog.models_of(bundle), *loras}
     with pytest.raises(Misused, match="there is no bundle"):
         wishes([], models=[], bundles=[bundle + "x"], catalog=catalog)
+
+
+def test_the_loras_of_a_models_variants_are_locked_with_it_each_once() -> None:
+    pinned = Lora(ModelId("acme/lora"), Revision("a" * 40))
+    variants = {"one": Variant(lora=pinned), "two": Variant(lora=pinned), "plain": Variant()}
+    spec = ModelSpec(id=ModelId("acme/base"), dense=DenseHead(), variants=variants)
+    found = wishes([], models=["acme/base"], bundles=[], catalog=Catalog.of([spec], []))
+
+    assert [wish.id for wish in found] == ["acme/base", "acme/lora"]
+    assert found[1].ref == "a" * 40
+    assert found[1].why == ("variant `one` of acme/base", "variant `two` of acme/base")
+
+
+def test_a_model_that_is_not_served_is_not_locked() -> None:
+    with pytest.raises(Misused, match="`docling`, asked for by --model, is not served: it parses documents"):
+        wishes([], models=["docling"], bundles=[], catalog=Catalog.shipped())
 
 
 @pytest.mark.parametrize("values", [{}, {"workers": None}, {"workers": {"common": {"preloadModels": []}}}])

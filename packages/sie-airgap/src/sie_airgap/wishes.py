@@ -1,8 +1,8 @@
 """Which models are to be locked, and who asked for each. Pure.
 
 Models are those that the operator's values preload, those named with `--model`, and whole bundles only where
-`--bundle` names them. What a model's spec says about its repository and commit is used; a model without a
-spec is its repository's `main`.
+`--bundle` names them, each with the LoRAs of its variants. What a model's spec says about its repository and commit
+is used; a model without a spec is its repository's `main`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +12,7 @@ from typing import Any
 from sie_airgap.failures import Misused
 from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.refusals import why_refused
+from sie_core.catalog.spec import Lora
 from sie_core.ids import ModelId, nearest, parse_model_id
 
 DEFAULT_REF = "main"
@@ -53,7 +54,8 @@ def wishes(
             hint="name some in `workers.common.preloadModels` of a values file (`-f`), with `--model ID`, "
             "or a whole bundle with `--bundle NAME`",
         )
-    return tuple(_wish(model, tuple(why[model]), catalog) for model in sorted(why))
+    asked = [_wish(model, tuple(why[model]), catalog) for model in sorted(why)]
+    return tuple(sorted([*asked, *_loras(asked, catalog)], key=lambda wish: wish.id))
 
 
 def _wish(text: str, why: tuple[str, ...], catalog: Catalog) -> Wish:
@@ -68,6 +70,17 @@ def _wish(text: str, why: tuple[str, ...], catalog: Catalog) -> Wish:
     if spec is None:
         return Wish(model, model, DEFAULT_REF, why)
     return Wish(model, spec.repo, spec.revision or DEFAULT_REF, why)
+
+
+def _loras(asked: Sequence[Wish], catalog: Catalog) -> list[Wish]:
+    """The LoRAs of the models' variants, each once: a variant whose LoRA was left behind could not be called."""
+    why: dict[Lora, list[str]] = {}
+    for wish in asked:
+        spec = catalog.find(wish.id)
+        for name, variant in spec.variants.items() if spec is not None else ():
+            if variant.lora is not None:
+                why.setdefault(variant.lora, []).append(f"variant `{name}` of {wish.id}")
+    return [Wish(lora.repo, lora.repo, lora.revision or DEFAULT_REF, tuple(said)) for lora, said in why.items()]
 
 
 def _preloaded(values: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:

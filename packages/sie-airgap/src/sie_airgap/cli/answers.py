@@ -30,7 +30,7 @@ def record_command(url: str, store: Path, output: str) -> None:
     """Ask a worker for the vectors of fixed texts, and keep them in the store: `pack` carries them along."""
     console = Console(output)
     lock = lock_of(BlobFolder(store))
-    recorded = record_answers(lock.models, lock_digest(lock), url)
+    recorded = record_answers([model for model in lock.models if not model.is_lora], lock_digest(lock), url)
     write_atomically(store / GOLDEN_NAME, encode_golden(recorded))
     count = sum(len(model.answers) for model in recorded.models)
     text = f"{counted(count, 'answer')} of {counted(len(recorded.models), 'model')} recorded in {store / GOLDEN_NAME}"

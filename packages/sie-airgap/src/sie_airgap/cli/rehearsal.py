@@ -120,9 +120,10 @@ def _model(lock: Lock, model: str | None) -> str:
     if model is not None and lock.model(model) is None:
         known = ", ".join(f"`{each.id}`" for each in lock.models)
         raise Misused(f"`{model}` is not in the lock; it has {known}")
-    if not lock.models:
+    called = [each.id for each in lock.models if not each.is_lora]
+    if not called:
         raise Incomplete("the lock has no model to call")
-    return model or lock.models[0].id
+    return model or called[0]
 
 
 def _chart(lock: Lock, blobs: Blobs, folder: Path) -> Path:

@@ -73,6 +73,11 @@ class LockedModel(Struct, frozen=True, forbid_unknown_fields=True):
     absent: tuple[str, ...]
 
     @property
+    def is_lora(self) -> bool:
+        """Whether it is a LoRA of some model's variant, which nobody calls by its own name."""
+        return any(file.path == "adapter_config.json" for file in self.files)
+
+    @property
     def size_bytes(self) -> int:
         return sum(file.size_bytes for file in self.files)
 

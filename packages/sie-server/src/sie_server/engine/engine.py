@@ -22,6 +22,7 @@ from msgspec import Struct
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
 from sie_server import machine
+from sie_server.engine import loras
 from sie_server.engine.executor import Executor, Finished
 from sie_server.engine.jobs import Job, Stamps, Ticket, late
 from sie_server.engine.memory import stale
@@ -128,9 +129,10 @@ class Engine:
         """Runs a call of any task.
 
         Raises:
-            ApiError: QUEUE_FULL, DEADLINE_EXCEEDED, or what the model says of the input.
+            ApiError: LORA_LOADING, QUEUE_FULL, DEADLINE_EXCEEDED, or what the model says of the input.
             CallerGone: the ticket was abandoned.
         """
+        loras.look(resident, call.variant, self.clock)
         cost = self._admit(resident.model.estimate_tokens(call))
         timer = None
         resident.calls += 1

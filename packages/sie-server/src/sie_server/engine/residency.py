@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from typing import Literal
 
 from msgspec import Struct
 
@@ -36,12 +37,21 @@ NETWORK_S = 30.0
 """Until what passes by itself is tried again."""
 
 
+def _no_loras(variant: str) -> None:
+    raise LoadError(f"variant `{variant}` has no LoRA")
+
+
 class Made(Struct, frozen=True):
-    """A model that was built, and which files it was made of: their commit, and whether a manifest vouched for them."""
+    """A model that was built, and which files it was made of: their commit, and whether a manifest vouched for them.
+
+    Attributes:
+        add_lora: fetches the LoRA of a variant and adds it to the model; blocks; raises what `failure_of` reads.
+    """
 
     model: Model
     revision: str
     verified: bool
+    add_lora: Callable[[str], None] = _no_loras
 
 
 class Resident(Struct, eq=False):
@@ -52,6 +62,7 @@ class Resident(Struct, eq=False):
         calls: calls inside the engine now; the event loop's thread counts them.
         used_s: when the last of them ended; None before the first.
         retired: taken out of the catalog, to be closed after its last call.
+        loras: those of its variants: true for one that calls may name, else how it stands with it.
     """
 
     spec: ModelSpec
@@ -61,6 +72,7 @@ class Resident(Struct, eq=False):
     calls: int = 0
     used_s: float | None = None
     retired: bool = False
+    loras: "dict[str, Literal[True] | Loading | Failed]" = {}
 
     @property
     def model(self) -> Model:
