@@ -19,6 +19,7 @@ from sie_server.models.lora import read_lora
 from sie_server.models.model import LoadedModel, Network, Tower
 from sie_server.models.ops.adapted import AdaptedOps, Loras
 from sie_server.models.ops.protocol import Ops
+from sie_server.models.pictured import PICTURED, load_pictured
 from sie_server.models.tokenizing import load_tokenizer
 
 T = TypeVar("T")
@@ -52,6 +53,18 @@ def load(
     """
     derived = _derived(spec, folder)
     at = folder / derived.folder
+    if derived.architecture in PICTURED:
+        return load_pictured(
+            derived,
+            at,
+            precision=precision,
+            streams=streams,
+            threads=threads,
+            engine=engine,
+            device=device,
+            when_imported=when_imported,
+            take=take,
+        )
     backbone = BACKBONES[derived.architecture]
     checkpoint = open_checkpoint(at)
     config_json = (at / CONFIG).read_bytes()

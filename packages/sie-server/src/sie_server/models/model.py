@@ -18,6 +18,7 @@ from sie_server.models.calls import (
     Input,
     LoadError,
     Output,
+    Picture,
     Precision,
     Prepared,
     Result,
@@ -82,6 +83,7 @@ class LoadedModel:
         tasks: what it does.
         pictures: what pictures go through, if it takes any.
         batch_tokens: most tokens in one of its batches; None: as many as the worker is set to.
+        picture_tokens: of every picture, if it takes any.
         loras: adds the LoRA in a folder under a variant's name; None where the spec has no variant with one.
         with_lora: the variants that have one.
     """
@@ -93,6 +95,7 @@ class LoadedModel:
     tasks: Mapping[Task, TaskOf]
     pictures: Tower | None = None
     batch_tokens: int | None = None
+    picture_tokens: int = 0
     loras: Callable[[str, Path], None] | None = None
     with_lora: frozenset[str] = frozenset()
 
@@ -167,6 +170,8 @@ class LoadedModel:
         return self.tasks[name]
 
     def _estimate(self, *parts: Input) -> int:
+        if any(isinstance(part, Picture) for part in parts):
+            return self.picture_tokens
         characters = sum(len(part) for part in parts if isinstance(part, str))
         ids = sum(len(part.ids) for part in parts if isinstance(part, Tokens))
         return min(characters // _CHARACTERS_PER_TOKEN + ids + _SPECIAL_TOKENS, self.max_tokens)

@@ -43,6 +43,7 @@ __all__ = ["CONFIG", "Architecture", "Derived", "Layer", "Reader", "derive"]
 Architecture = Literal[
     "bert",
     "camembert",
+    "clip",
     "deberta-v2",
     "distilbert",
     "electra",
@@ -57,6 +58,7 @@ Architecture = Literal[
     "qwen2",
     "qwen3",
     "roberta",
+    "siglip",
     "xlm-roberta",
 ]
 """`model_type` in `config.json`, of what there is a backbone for."""

@@ -10,6 +10,7 @@ from sie_core.catalog.derive.snapshot import (
     CONFIG,
     DEFAULT,
     MODULES,
+    PICTURED,
     PROMPTS,
     SPEC,
     Config,
@@ -62,7 +63,7 @@ def complete_dense(
         ValueError: a pooling that we do not serve; two files, or the spec and a file, that contradict each other.
     """
     raw = _raw(read, modules.pooling, config)
-    pooled = _pooling(head, raw, modules.pooling)
+    pooled = Found(None, where) if config.model_type in PICTURED else _pooling(head, raw, modules.pooling)
     normalized = _normalize(head, modules.normalize)
     layers, origin = _layers(head, read, config, where, modules)
     dim = _dim(head, layers, config, prompts, origin)

@@ -1,8 +1,8 @@
 """The small files of a snapshot, read as data: what a value was found in is kept beside it. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -17,6 +17,10 @@ SPEC: Final = "spec"
 
 DEFAULT: Final = "default"
 """Where a value came from when no file says it."""
+
+PICTURED: Final[Mapping[str, tuple[int, int]]] = {"clip": (512, 77), "siglip": (768, 64)}
+"""Models of texts and pictures, which pool by themselves: the width of a vector and the positions of a text, where
+`config.json` leaves them out."""
 
 Reader = Callable[[str], bytes | None]
 """The bytes of a file of the snapshot by its path in it; None when it has none."""
@@ -47,7 +51,8 @@ class Config(Struct, frozen=True):
     """What a spec needs of `config.json`; the shape of the network is its backbone's to read.
 
     `dim` is what DistilBERT calls `hidden_size`, and is that where there is no other; `n_embd` and `n_positions` are
-    Nomic's names.
+    Nomic's names. Of a model of texts and pictures, `hidden_size` is the width of its vectors, and positions are its
+    texts'.
     """
 
     model_type: str
@@ -60,8 +65,19 @@ class Config(Struct, frozen=True):
     pad_token_id: int | None = None
     vocab_size: int | None = None
     architectures: tuple[str, ...] = ()
+    projection_dim: int | None = None
+    text_config: dict[str, Any] | None = None
+    text_config_dict: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
+        if self.model_type in PICTURED:
+            width, positions = PICTURED[self.model_type]
+            text = {**(self.text_config or {}), **(self.text_config_dict or {})}
+            of_texts = text.get("projection_size") or text.get("hidden_size")
+            found = (self.projection_dim if self.model_type == "clip" else of_texts) or width
+            msgspec.structs.force_setattr(self, "hidden_size", found)
+            positions = text.get("max_position_embeddings") or positions
+            msgspec.structs.force_setattr(self, "max_position_embeddings", positions)
         if self.hidden_size is None:
             msgspec.structs.force_setattr(self, "hidden_size", self.n_embd if self.dim is None else self.dim)
         if self.max_position_embeddings is None:

@@ -47,12 +47,15 @@ class Ops(Protocol[X]):
         """Whether the checkpoint has a tensor of that name."""
         ...
 
-    def weight(self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None) -> X:
+    def weight(
+        self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None, folded: bool = False
+    ) -> X:
         """A tensor of the checkpoint, as float32 whatever it is stored as; `LoadError` where it is not so.
 
         Args:
             shape: of the whole tensor.
             rows: only these of its first axis, end exclusive: one part of a fused layer.
+            folded: its axes after the first as one: a convolution's, that is a linear layer of patches.
         """
         ...
 

@@ -52,10 +52,13 @@ class TorchOps:
     def has(self, name: str) -> bool:
         return name in self._checkpoint
 
-    def weight(self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None) -> Value:
+    def weight(
+        self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None, folded: bool = False
+    ) -> Value:
         stored = self._checkpoint.weight(name, tuple(shape))
         if (name, rows) not in self._stored:
             array = stored.array if rows is None else stored.array[rows[0] : rows[1]]
+            array = array.reshape(len(array), -1) if folded else array
             # numpy has no bfloat16, and torch is told what the bits are.
             bits = torch.from_numpy(array.view(np.int16)).view(torch.bfloat16) if stored.dtype == "BF16" else None
             self._stored[name, rows] = torch.from_numpy(array) if bits is None else bits

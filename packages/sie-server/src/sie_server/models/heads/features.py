@@ -1,0 +1,26 @@
+"""One vector an item that the network itself has pooled and projected, scaled to length 1 where asked."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sie_server.models.heads.head import Pass, X
+from sie_server.models.heads.pooled import normalized
+from sie_server.models.ops.protocol import Ops
+
+FEATURES: Final = "features"
+"""The output that it reads, (S, dim)."""
+
+
+class Features:
+    """See `head.Head`; gives `Output.dense`."""
+
+    def build(self, ops: Ops[X], hidden: X) -> None:
+        """Nothing: whoever builds the network makes the output, which the hidden state does not suffice for."""
+
+    def read(self, done: Pass) -> Sequence[NDArray[np.float32]]:
+        vectors = done.arrays[FEATURES]
+        units = normalized(vectors)
+        return [(units if item.normalized else vectors)[index].copy() for index, item in enumerate(done.items)]

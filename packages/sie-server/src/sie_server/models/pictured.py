@@ -1,0 +1,123 @@
+"""Models of texts and pictures: from a snapshot's folder to two towers and the task that feeds them."""
+
+import re
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from sie_core.catalog.derive import CONFIG, Derived
+from sie_server.models.backbones.vision import VisionConfig, picture_tower, read_vision, text_tower
+from sie_server.models.calls import LoadError, Precision
+from sie_server.models.checkpoint import open_checkpoint
+from sie_server.models.engines import Device, EngineName, open_engine
+from sie_server.models.heads.features import FEATURES, Features
+from sie_server.models.heads.head import HIDDEN
+from sie_server.models.model import LoadedModel, Tower
+from sie_server.models.ops.plan import Plan, plan_batch
+from sie_server.models.ops.protocol import Ops
+from sie_server.models.pictures import PictureReader, load_pictures
+from sie_server.models.prompts import Prompts
+from sie_server.models.tasks.encode import EncodeTexts
+from sie_server.models.tasks.pictured import EncodePictured
+from sie_server.models.tokenizer_settings import read_settings
+from sie_server.models.tokenizing import TextTokenizer, load_tokenizer
+from sie_server.models.tokens import TokenBatch
+
+PICTURED: Final = ("clip", "siglip")
+"""The architectures, by `model_type`."""
+
+_PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
+
+
+def load_pictured(
+    derived: Derived,
+    folder: Path,
+    *,
+    precision: Precision | Literal["auto"],
+    streams: int,
+    threads: int,
+    engine: EngineName,
+    device: Device,
+    when_imported: Callable[[], object],
+    take: Callable[[int], object],
+) -> LoadedModel:
+    """The model, warm; arguments and errors as of `build.load`.
+
+    Args:
+        folder: where `config.json` and the weights are.
+    """
+    config = read_vision((folder / CONFIG).read_bytes())
+    reader = load_pictures(folder, kind=config.kind, side=config.picture.image_size, patch=config.picture.patch_size)
+    tokenizer = load_tokenizer(folder, max_tokens=derived.max_tokens, lower_case=derived.lower_case)
+    checkpoint = open_checkpoint(folder)
+    opened = open_engine(engine, device)
+    when_imported()
+    decided = opened.precision_for(precision)
+    take(opened.held_bytes(checkpoint.predicted(decided)))
+
+    def tower(build: Callable[[Ops[Any], VisionConfig], tuple[Any, Any]], warm: Plan | None) -> Tower:
+        ops = opened.ops(checkpoint, decided)
+        hidden, features = build(ops, config)
+        ops.output(HIDDEN, hidden)
+        ops.output(FEATURES, features)
+        return Tower(ops.compiled(streams=streams, threads=threads, warm=warm), {"dense": Features()})
+
+    return LoadedModel(
+        name=derived.given.id,
+        dims={"dense": config.dim},
+        max_tokens=derived.max_tokens,
+        text=tower(text_tower, None),
+        tasks={"encode": _task(derived, folder, config, tokenizer, reader)},
+        pictures=tower(picture_tower, _warm(reader)),
+        picture_tokens=reader.tokens,
+    )
+
+
+def _task(
+    derived: Derived, folder: Path, config: VisionConfig, tokenizer: TextTokenizer, reader: PictureReader
+) -> EncodePictured:
+    spec = derived.given
+    prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
+    normalize = derived.dense is not None and bool(derived.dense.normalize)
+    texts = EncodeTexts(spec.id, {"dense": config.dim}, tokenizer, prompts, normalize)
+    return EncodePictured(texts, reader, _padded(config, tokenizer, derived), _shape(folder))
+
+
+def _padded(config: VisionConfig, tokenizer: TextTokenizer, derived: Derived) -> tuple[int, int] | None:
+    """SigLIP was trained on texts filled up to their full length, and sees what they are filled with."""
+    if config.kind == "clip":
+        return None
+    padding = tokenizer.special_id("pad")
+    if padding is None:
+        raise LoadError(f"the tokenizer of `{derived.given.id}` has no `pad_token`, which SigLIP fills texts up with")
+    return padding, derived.max_tokens
+
+
+def _shape(folder: Path) -> Callable[[str], str]:
+    """What `SiglipTokenizer` does before its vocabulary is asked; other tokenizers do all of it themselves."""
+    settings = read_settings(folder)
+    if settings.tokenizer_class not in ("SiglipTokenizer", "SiglipTokenizerFast"):
+        return _unchanged
+    return _canonical if settings.do_lower_case in (None, True) else _without_punctuation
+
+
+def _unchanged(text: str) -> str:
+    return text
+
+
+def _canonical(text: str) -> str:
+    return _without_punctuation(text.lower())
+
+
+def _without_punctuation(text: str) -> str:
+    return re.sub(r"\s+", " ", text.translate(_PUNCTUATION)).strip()
+
+
+def _warm(reader: PictureReader) -> Plan:
+    """One picture, of which nothing is seen."""
+    ids, starts = np.zeros(reader.tokens, np.int32), np.array([0, reader.tokens], np.int32)
+    patches = np.zeros((reader.tokens, 3 * reader.patch**2), np.float32)
+    return plan_batch(TokenBatch(ids=ids, starts=starts, patches=patches))

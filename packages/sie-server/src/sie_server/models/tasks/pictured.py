@@ -1,0 +1,50 @@
+"""Texts and pictures to vectors of one space: an item is one of them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sie_core.errors import ApiError
+from sie_server.models.calls import Encode, Output, Picture, Prepared, Result
+from sie_server.models.tasks.encode import EncodeTexts
+
+
+@dataclass(frozen=True)
+class EncodePictured:
+    """See `task.Task`, for `Encode`.
+
+    Attributes:
+        texts: what becomes of texts.
+        read: a picture's bytes, and where they stand, to patches.
+        padded: an id and how many tokens every text is filled up to with it; None where none is.
+        shape: what is done to a text before all else.
+    """
+
+    texts: EncodeTexts
+    read: Callable[[bytes, str], NDArray[np.float32]]
+    padded: tuple[int, int] | None
+    shape: Callable[[str], str]
+
+    def prepare(self, call: Encode) -> list[Prepared]:
+        pictures = {index: one for index, one in enumerate(call.inputs) if isinstance(one, Picture)}
+        others = [index for index in range(len(call.inputs)) if index not in pictures]
+        written = tuple(self.shape(one) if isinstance(one, str) else one for one in call.inputs)
+        # What a call says of outputs and options is read where there is no text as well.
+        like, *found = self.texts.prepare(replace(call, inputs=("", *(written[index] for index in others))))
+        prepared = {index: replace(self._filled(one), item=index) for index, one in zip(others, found, strict=True)}
+        for index, picture in pictures.items():
+            patches = self.read(picture.data, f"items[{index}].images[0].data")
+            ids = np.zeros(len(patches), np.int32)
+            prepared[index] = replace(like, ids=ids, types=None, truncated=False, item=index, patches=patches)
+        return [prepared[index] for index in range(len(call.inputs))]
+
+    def finish(self, call: Encode, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
+        return self.texts.finish(call, prepared, outputs)
+
+    def _filled(self, one: Prepared) -> Prepared:
+        if self.padded is None:
+            return one
+        padding, length = self.padded
+        return replace(one, ids=np.concatenate([one.ids, np.full(length - len(one.ids), padding, np.int32)]))
