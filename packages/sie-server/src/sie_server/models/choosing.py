@@ -1,5 +1,7 @@
 """Which heads and tasks a completed spec asks for."""
 
+from collections.abc import Callable
+
 from sie_core.catalog.derive import Derived
 from sie_core.catalog.spec import DenseHead
 from sie_core.wire.messages import OutputType
@@ -7,20 +9,25 @@ from sie_server.models.calls import Task, Wanted
 from sie_server.models.heads.classify import read_classify
 from sie_server.models.heads.head import Head
 from sie_server.models.heads.pooled import Pooled
+from sie_server.models.heads.verdict import read_verdict
 from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tasks.pairs import ScorePairs
 from sie_server.models.tasks.task import Task as TaskOf
+from sie_server.models.tasks.verdict import score_verdicts
 from sie_server.models.tokenizing import TextTokenizer
 
 
-def heads_of(derived: Derived, config: bytes) -> dict[Wanted, Head]:
+def heads_of(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokenizer]) -> dict[Wanted, Head]:
     """By what is read off a pass; `config` is the transformer's `config.json`."""
     heads: dict[Wanted, Head] = {}
     if derived.dense is not None and derived.dense.pooling is not None:
         heads["dense"] = Pooled(derived.dense.pooling)
     if derived.score is not None and derived.score.head == "classify":
         heads["logits"] = read_classify(config)
+    if derived.score is not None and derived.score.head == "verdict":
+        yes, no = (tokenizer().token_id(word or "") for word in (derived.score.yes, derived.score.no))
+        heads["logits"] = read_verdict(config, yes=yes, no=no)
     return heads
 
 
@@ -52,4 +59,6 @@ def tasks_of(derived: Derived, tokenizer: TextTokenizer) -> dict[Task, TaskOf]:
         tasks["encode"] = EncodeTexts(spec.id, dims, tokenizer, prompts, normalize)
     if derived.score is not None and derived.score.head == "classify" and derived.score.activation is not None:
         tasks["score"] = ScorePairs(spec.id, tokenizer, prompts, derived.score.activation)
+    if derived.score is not None and derived.score.head == "verdict":
+        tasks["score"] = score_verdicts(derived, tokenizer, prompts)
     return tasks
