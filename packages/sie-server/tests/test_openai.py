@@ -172,12 +172,12 @@ def test_errors_are_read_by_clients_of_openai_and_of_v0_3_1(
     assert reply.json["detail"]["error"]["type"] == "invalid_request_error"
 
 
-def test_a_model_without_vectors_says_what_it_has(site: Site) -> None:
-    site.load(SPARSE)
+def test_a_model_without_vectors_says_what_it_has_before_it_is_loaded(site: Site) -> None:
     reply = site.post(EMBEDDINGS, {"model": OTHER, "input": "a"})
 
     assert (reply.status, reply.error["code"]) == (400, "OUTPUT_UNSUPPORTED")
     assert (reply.error["hint"], reply.error["error"]["code"]) == ("it has `sparse`", "no_embedding")
+    assert OTHER not in site.engine.residency.states()
 
 
 def test_unknown_keys_are_reported(site: Site) -> None:

@@ -193,7 +193,10 @@ class ModelDims(TypedDict, total=False):
 
 
 class ModelInfo(TypedDict, total=False):
-    """One model that the server would serve. A gateway says less than a worker where no worker has it yet."""
+    """One model that the server would serve; `profiles` are its variants.
+
+    A gateway says less than a worker where no worker has it yet.
+    """
 
     name: str
     loaded: bool
@@ -206,6 +209,7 @@ class ModelInfo(TypedDict, total=False):
     verified: bool
     precision: str
     device: str
+    profiles: dict[str, dict[str, bool]]
     bundles: list[str]
     worker_count: int
 

@@ -93,9 +93,10 @@ class OpenAi:
         _refuse_empty(request)
         spec = offer.spec(call.envelope.model)
         refuse_undeclared(verb, spec)
+        asked = _asked(request, spec)
         ticket = self._inference.ticket(call.envelope, arrived_s=call.arrived_s)
         resident = await self._loaded(spec, ticket, receive)
-        asked = _asked(request, spec, resident.model)
+        _refuse_sizes(request, asked, resident.model)
         answer = await self._inference.run(resident, asked, ticket, receive)
         _refuse_failed("input" if verb == "encode" else "documents", answer.results)
         made = _embeddings(request, answer) if isinstance(request, EmbeddingsRequest) else _reranked(request, answer)
@@ -136,7 +137,7 @@ def _refuse_empty(request: Foreign) -> None:
             raise ApiError("INVALID_INPUT", "`documents` is empty, want at least one")
 
 
-def _asked(request: Foreign, spec: ModelSpec, model: Model) -> Call:
+def _asked(request: Foreign, spec: ModelSpec) -> Call:
     """The call as one of SIE's own, so that variants, templates and refusals are the same."""
     if isinstance(request, RerankRequest):
         if request.top_n is not None and request.top_n < 1:
@@ -147,8 +148,6 @@ def _asked(request: Foreign, spec: ModelSpec, model: Model) -> Call:
     texts = [Item(text=one if isinstance(one, str) else "") for one in inputs]
     call = read_call(EncodeRequest(items=texts, params=EncodeParams(output_types=["dense"])), spec).call
     assert isinstance(call, Encode)
-    _refuse_lengths(inputs, model.max_tokens)
-    _refuse_dimensions(request, model.dims["dense"])
     return replace(call, inputs=inputs)
 
 
@@ -169,18 +168,17 @@ def _inputs(given: str | list[str | int | list[int]]) -> tuple[str | Tokens, ...
     return texts or lists
 
 
-def _refuse_lengths(inputs: Sequence[str | Tokens], max_tokens: int) -> None:
-    """Of token ids, which cannot be cut: the last one is the model's own."""
-    for index, one in enumerate(inputs):
-        if isinstance(one, Tokens) and not 1 <= len(one.ids) <= max_tokens:
-            said = f"`input[{index}]` has {len(one.ids)} token ids, want 1 to {max_tokens}"
+def _refuse_sizes(request: Foreign, asked: Call, model: Model) -> None:
+    """What only a loaded model can tell. Token ids cannot be cut, as texts are: the last one is the model's own."""
+    most_tokens, dims = model.max_tokens, model.dims.get("dense", 0)
+    for index, one in enumerate(asked.inputs):
+        if isinstance(one, Tokens) and not 1 <= len(one.ids) <= most_tokens:
+            said = f"`input[{index}]` has {len(one.ids)} token ids, want 1 to {most_tokens}"
             raise ApiError("INVALID_INPUT", said, hint="texts are cut; ids run as they are")
-
-
-def _refuse_dimensions(request: EmbeddingsRequest, have: int) -> None:
-    if request.dimensions is not None and not 1 <= request.dimensions <= have:
-        said = f"`dimensions` is {request.dimensions}, and vectors of model `{request.model}` have {have}"
-        raise ApiError("INVALID_INPUT", said, hint=f"want 1 to {have}")
+    wanted = request.dimensions if isinstance(request, EmbeddingsRequest) else None
+    if wanted is not None and not 1 <= wanted <= dims:
+        said = f"`dimensions` is {wanted}, and vectors of model `{request.model}` have {dims}"
+        raise ApiError("INVALID_INPUT", said, hint=f"want 1 to {dims}")
 
 
 def _embeddings(request: EmbeddingsRequest, answer: Answer) -> EmbeddingsResponse:

@@ -55,13 +55,13 @@ class EncodeTexts:
 
     def _tokenized(self, call: Encode) -> list[Tokenized]:
         """Token ids stand for themselves: nothing is put around them."""
-        if all(isinstance(one, Tokens) for one in call.inputs):
-            return [self._given(one, index) for index, one in enumerate(call.inputs) if isinstance(one, Tokens)]
         prompts = self.prompts[call.variant]
-        texts = texts_of(self.name, call.inputs)
-        return self.tokenizer(
-            [prompts.shape(text, is_query=call.is_query, instruction=call.instruction) for text in texts]
-        )
+        texts = texts_of(self.name, [one for one in call.inputs if not isinstance(one, Tokens)])
+        shaped = [prompts.shape(text, is_query=call.is_query, instruction=call.instruction) for text in texts]
+        found = iter(self.tokenizer(shaped))
+        return [
+            self._given(one, index) if isinstance(one, Tokens) else next(found) for index, one in enumerate(call.inputs)
+        ]
 
     def _given(self, tokens: Tokens, index: int) -> Tokenized:
         known = self.tokenizer.vocabulary
