@@ -61,6 +61,11 @@ parity: setup $(PARITY_READY) ## ours beside transformers and sentence-transform
 	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
 	@$(PARITY_VENV)/bin/python -m pytest tests/parity -m "parity and not gpu" $(ARGS)
 
+.PHONY: parity-large
+parity-large: setup $(PARITY_READY) ## the same on the guide's models in their true shape: 4.5 GB are written once
+	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
+	@$(PARITY_VENV)/bin/python -m pytest tests/parity/test_true_shapes.py -m parity_large $(ARGS)
+
 .PHONY: gpu
 gpu: setup $(PARITY_READY) ## parity and the bench on a CUDA device; where torch sees none, says so and ends well
 	@if $(PARITY_VENV)/bin/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then \

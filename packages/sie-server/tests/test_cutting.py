@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from sie_server.models.cutting import CHARACTERS_PER_TOKEN, MARGIN, encode_beginnings
+from sie_server.models.cutting import CHARACTERS_PER_TOKEN, MARGIN, beginnings
 from sie_testing import tiny_bert
 
 CORPUS = [
@@ -87,8 +87,8 @@ def check(kind: str, many: Sequence[str], max_tokens: int) -> None:
     def encode(batch: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in made.encode_batch_fast(list(batch), add_special_tokens=False)]
 
-    found = encode_beginnings(many, encode, len, max_tokens=max_tokens)
-    for beginning, whole in zip(found, encode(many), strict=True):
+    cut = beginnings(many, lambda some: [len(ids) for ids in encode(some)], max_tokens=max_tokens)
+    for beginning, whole in zip(encode(cut), encode(many), strict=True):
         assert beginning[:max_tokens] == whole[:max_tokens]
         assert (len(beginning) > max_tokens) == (len(whole) > max_tokens)
 
@@ -113,50 +113,58 @@ def test_also_where_a_window_ends_at_the_last_token_that_is_kept(kind: str) -> N
 def test_of_sixty_four_megabytes_a_few_kilobytes_are_tokenised(text: str) -> None:
     tokenised: list[int] = []
 
-    def encode(batch: list[str]) -> list[str]:
-        tokenised.extend(len(one) for one in batch)
-        return batch
+    def count(some: list[str]) -> list[int]:
+        tokenised.extend(len(one) for one in some)
+        return [len(one) // 3 for one in some]
 
-    encode_beginnings([text], encode, lambda one: len(one) // 3, max_tokens=512)
+    (beginning,) = beginnings([text], count, max_tokens=512)
 
-    assert sum(tokenised) <= CHARACTERS_PER_TOKEN * 512 * 1.5
+    assert sum(tokenised) + len(beginning) <= CHARACTERS_PER_TOKEN * 512 * 3
 
 
 def test_a_window_grows_until_it_has_enough() -> None:
     """Spaces are no tokens: what comes after a page of them counts."""
     seen: list[int] = []
 
-    def encode(batch: list[str]) -> list[list[str]]:
-        seen.extend(len(one) for one in batch)
-        return [one.split() for one in batch]
+    def count(some: list[str]) -> list[int]:
+        seen.extend(len(one) for one in some)
+        return [len(one.split()) for one in some]
 
-    (found,) = encode_beginnings([" " * 20_000 + "a b c d"], encode, len, max_tokens=3)
+    (beginning,) = beginnings([" " * 20_000 + "a b c d"], count, max_tokens=3)
 
-    assert found == ["a", "b", "c", "d"]
+    assert beginning.split() == ["a", "b", "c", "d"]
     assert seen[0] < 2_000
     assert sum(seen) < 3 * 20_007
 
 
-def test_only_the_texts_that_had_too_few_are_tokenised_again() -> None:
+def test_only_long_texts_that_had_too_few_are_looked_at_again() -> None:
     batches: list[int] = []
 
-    def encode(batch: list[str]) -> list[list[str]]:
-        batches.append(len(batch))
-        return [one.split() for one in batch]
+    def count(some: list[str]) -> list[int]:
+        batches.append(len(some))
+        return [len(one.split()) for one in some]
 
-    encode_beginnings(["a", "b " * 5_000, " " * 1_500 + "c"], encode, len, max_tokens=10)
+    beginnings(["a", "b " * 5_000, " " * 5_000 + "c"], count, max_tokens=10)
 
-    assert batches == [3, 1]
+    assert batches[0] == 2
+    assert set(batches[1:]) == {1}
+
+
+def test_short_texts_cost_nothing() -> None:
+    def count(some: list[str]) -> list[int]:
+        raise AssertionError(f"{some} are short")
+
+    assert beginnings(["a", "b c"], count, max_tokens=10) == ["a", "b c"]
 
 
 def test_a_text_that_is_cut_inside_a_word_has_tokens_to_spare() -> None:
     counts: list[int] = []
 
-    def encode(batch: list[str]) -> list[str]:
-        counts.extend(len(one) for one in batch)
-        return batch
+    def count(some: list[str]) -> list[int]:
+        counts.extend(len(one) // 100 for one in some)
+        return [len(one) // 100 for one in some]
 
-    encode_beginnings(["x" * 100_000], encode, lambda one: len(one) // 100, max_tokens=20)
+    beginnings(["x" * 100_000], count, max_tokens=20)
 
-    assert counts[-1] // 100 > 20 + MARGIN
-    assert counts[-2] // 100 <= 20 + MARGIN
+    assert counts[-1] > 20 + MARGIN
+    assert counts[-2] <= 20 + MARGIN

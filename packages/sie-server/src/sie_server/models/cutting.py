@@ -14,9 +14,7 @@ Pure: the tokenizer is a function that is passed in.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Final, TypeVar
-
-E = TypeVar("E")
+from typing import Final
 
 CHARACTERS_PER_TOKEN: Final = 8
 """The first window's, and what the tokens of nearly every text have less of: English about four and a half."""
@@ -27,35 +25,26 @@ MARGIN: Final = 64
 _SHORTEST: Final = 1024
 
 
-def encode_beginnings(
-    texts: Sequence[str],
-    encode: Callable[[list[str]], Sequence[E]],
-    count: Callable[[E], int],
-    *,
-    max_tokens: int,
-) -> list[E]:
-    """Each text's tokens, at least the first `max_tokens` of them, and one more wherever it has more.
+def beginnings(texts: Sequence[str], count: Callable[[list[str]], Sequence[int]], *, max_tokens: int) -> list[str]:
+    """Of each text a beginning whose first `max_tokens` tokens are the text's, and that has more wherever it has more.
 
     Args:
-        encode: tokenises, nothing truncated; one result a text.
-        count: of the tokens in one result.
+        count: how many tokens each of some texts has; called for long texts only.
         max_tokens: most that the model takes, special tokens included.
     """
     windows = [_first_window(text, max_tokens) for text in texts]
-    found = list(encode([text[:end] for text, end in zip(texts, windows, strict=True)]))
-    while True:
-        short = [
+    unsure = [index for index, text in enumerate(texts) if windows[index] < len(text)]
+    while unsure:
+        counts = count([texts[index][: windows[index]] for index in unsure])
+        unsure = [
             index
-            for index, text in enumerate(texts)
-            if windows[index] < len(text) and count(found[index]) < _enough(text, windows[index], max_tokens)
+            for index, found in zip(unsure, counts, strict=True)
+            if found < _enough(texts[index], windows[index], max_tokens)
         ]
-        if not short:
-            return found
-        for index in short:
+        for index in unsure:
             windows[index] = _ended(texts[index], 2 * windows[index])
-        again = encode([texts[index][: windows[index]] for index in short])
-        for index, result in zip(short, again, strict=True):
-            found[index] = result
+        unsure = [index for index in unsure if windows[index] < len(texts[index])]
+    return [text[:end] for text, end in zip(texts, windows, strict=True)]
 
 
 def _first_window(text: str, max_tokens: int) -> int:

@@ -32,7 +32,7 @@ from sie_server.models.ops.plan import Plan, plan_batch
 from sie_server.models.tasks.task import Task as TaskOf
 from sie_server.models.tokens import pack_prepared
 
-_CHARACTERS_PER_TOKEN: Final = 4
+_BYTES_PER_TOKEN: Final = 4
 _SPECIAL_TOKENS: Final = 2
 
 
@@ -108,7 +108,7 @@ class LoadedModel:
         return sum(tower.network.memory_bytes for tower in self._towers)
 
     def estimate_tokens(self, call: Call) -> int:
-        """From the texts' lengths alone, four characters a token: most English has four and a half."""
+        """From the texts' lengths alone, four bytes a token: most English has four and a half, Chinese three."""
         match call:
             case Encode(inputs=inputs):
                 return sum(self._estimate(one) for one in inputs)
@@ -172,6 +172,11 @@ class LoadedModel:
     def _estimate(self, *parts: Input) -> int:
         if any(isinstance(part, Picture) for part in parts):
             return self.picture_tokens
-        characters = sum(len(part) for part in parts if isinstance(part, str))
+        size = sum(_size(part) for part in parts if isinstance(part, str))
         ids = sum(len(part.ids) for part in parts if isinstance(part, Tokens))
-        return min(characters // _CHARACTERS_PER_TOKEN + ids + _SPECIAL_TOKENS, self.max_tokens)
+        return min(size // _BYTES_PER_TOKEN + ids + _SPECIAL_TOKENS, self.max_tokens)
+
+
+def _size(text: str) -> int:
+    """In UTF-8; only what is not ASCII is encoded to know it."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, normalizers
 
 from sie_server.models.calls import LoadError
+from sie_server.models.cutting import beginnings
 from sie_server.models.tokenizer_files import read_tokenizer
 from sie_server.models.tokenizer_settings import FILE, SETTINGS, Role, Settings, Side
 
@@ -36,7 +37,7 @@ class Tokenized:
     Attributes:
         ids: (tokens,) int32, special tokens included.
         truncated: the text was longer.
-        types: (tokens,) int32 token types; None where all are 0.
+        types: (tokens,) int32 token types; None where all are 0, or the tokenizer's class has none for its network.
     """
 
     ids: Ids
@@ -102,14 +103,25 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[Tokenized]:
         """Each text's tokens, in order; an empty text has its special tokens only."""
+        if self._side == "right":
+            texts = beginnings(texts, self.counts, max_tokens=self._max_tokens)
         encodings = self._cut.encode_batch_fast(list(texts))
         return [Tokenized(np.array(encoding.ids, np.int32), bool(encoding.overflowing)) for encoding in encodings]
 
-    def pairs(self, pairs: Sequence[tuple[str, str]], *, truncate: Truncate = "longest_first") -> list[Tokenized]:
+    def pairs(
+        self,
+        pairs: Sequence[tuple[str, str]],
+        *,
+        truncate: Truncate = "longest_first",
+        max_tokens: int | None = None,
+    ) -> list[Tokenized]:
         """Each pair's tokens, in order; a text that stands in many pairs is tokenised once.
 
         Put together here: the library makes every combination of what it cuts off, which two long texts turn
         into millions.
+
+        Args:
+            max_tokens: of a pair, special tokens included, where that is less than the model takes.
 
         Raises:
             LoadError: the tokenizer does not put two texts one after another.
@@ -118,7 +130,9 @@ class TextTokenizer:
             raise LoadError("the tokenizer does not put two texts one after another: it is not one for pairs")
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
         ids = dict(zip(texts, self.plain(texts), strict=True))
-        return [self._pair(self._pattern, ids[first], ids[second], truncate) for first, second in pairs]
+        most = self._max_tokens if max_tokens is None else min(max_tokens, self._max_tokens)
+        room = max(most - self._pattern.special, 0)
+        return [self._pair(self._pattern, ids[first], ids[second], room, truncate) for first, second in pairs]
 
     def plain(self, texts: Sequence[str]) -> list[Ids]:
         """Each text's tokens without special tokens, however many there are: for prompts put together of parts."""
@@ -158,8 +172,7 @@ class TextTokenizer:
         found = None if named is None else self._cut.token_to_id(named.content)
         return None if found is None else int(found)
 
-    def _pair(self, pattern: _Pattern, first: Ids, second: Ids, truncate: Truncate) -> Tokenized:
-        room = max(self._max_tokens - pattern.special, 0)
+    def _pair(self, pattern: _Pattern, first: Ids, second: Ids, room: int, truncate: Truncate) -> Tokenized:
         lengths = _kept(len(first), len(second), room, truncate)
         kept = [_cut(ids, length, self._side) for ids, length in zip((first, second), lengths, strict=True)]
         pieces = [kept[which] if is_text else np.array([which], np.int32) for is_text, which in pattern.pieces]
@@ -167,7 +180,7 @@ class TextTokenizer:
         return Tokenized(
             ids=np.concatenate(pieces, dtype=np.int32),
             truncated=lengths != (len(first), len(second)),
-            types=types if types.any() else None,
+            types=types if self._settings.types and types.any() else None,
         )
 
 
