@@ -424,8 +424,8 @@ from sie_sdk.exceptions import GatedModelError
 from sie_sdk.encoding import dense_embedding, multivector_embedding, normalize_sparse_vector, sparse_embedding
 from sie_sdk.encoding import SparseVector, sparse_embedding_dict
 from sie_sdk.scoring import maxsim, maxsim_batch
-from sie_sdk.images import DEFAULT_JPEG_QUALITY, convert_item_images, to_jpeg_bytes
-from sie_sdk.documents import convert_item_document, infer_document_format, to_document_bytes
+from sie_sdk.images import DEFAULT_JPEG_QUALITY, ImageLike, convert_item_images, to_jpeg_bytes
+from sie_sdk.documents import DocumentLike, convert_item_document, infer_document_format, to_document_bytes
 from sie_sdk import Entity, ExtractResult, ScoreResult
 from sie_sdk.types import EncodeResult, Item, ModelInfo, OutputDType, OutputType, PoolSpec, SparseResult, TimingInfo
 from sie_sdk.types import AudioInput, DocumentInput, ImageInput, VideoInput, ModelDims

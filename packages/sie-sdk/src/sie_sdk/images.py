@@ -9,13 +9,13 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-    ImageLike = Image | NDArray[Any] | bytes | str | Path
+ImageLike: TypeAlias = "Image | NDArray[Any] | bytes | str | Path"
 
 DEFAULT_JPEG_QUALITY = 95
 
@@ -122,4 +122,4 @@ def _jpeg(image: Image, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-__all__ = ["DEFAULT_JPEG_QUALITY", "convert_item_images", "image_format", "to_jpeg_bytes"]
+__all__ = ["DEFAULT_JPEG_QUALITY", "ImageLike", "convert_item_images", "image_format", "to_jpeg_bytes"]
