@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sie_core.catalog.spec import DenseHead, ModelSpec
+from sie_core.catalog.spec import DenseHead, ModelSpec, ScoreHead
 from sie_core.ids import ModelId
-from sie_server.models.calls import Encode, LoadError
+from sie_server.models.calls import Encode, LoadError, Score
 from sie_testing import tiny_bert
 
 torch = pytest.importorskip("torch")
@@ -173,3 +173,71 @@ def test_causal_attention_is_refused(save_network: Any, load_model: Any) -> None
 
     with pytest.raises(LoadError, match="`causal` in the spec is true"):
         load_model(spec, save_network(network()))
+
+
+CLASSIFIERS: dict[str, dict[str, Any]] = {
+    "mean": {"classifier_pooling": "mean"},
+    "first token": {"classifier_pooling": "cls"},
+    "biases": {"classifier_pooling": "mean", "classifier_bias": True, "norm_bias": True},
+    "other activation": {"classifier_pooling": "mean", "classifier_activation": "relu"},
+}
+DOCUMENTS = ("this one", "", "a", "Á b? 中 😀 שלום", *("ab c " * n for n in (2, 5, 9, 30)))
+
+
+@pytest.fixture
+def save_classifier(tmp_path: Path) -> Callable[..., Path]:
+    def save(**shape: Any) -> Path:
+        torch.manual_seed(1)
+        config = transformers.ModernBertConfig(**(SHAPE | {"num_labels": 1} | shape))
+        classifier = transformers.ModernBertForSequenceClassification(config)
+        with torch.no_grad():
+            for weight in classifier.parameters():
+                drawn = 0.3 * torch.randn_like(weight)
+                weight.copy_(drawn if weight.ndim > 1 else weight + drawn)
+        classifier.save_pretrained(tmp_path)
+        (tmp_path / "tokenizer.json").write_text(json.dumps(tiny_bert.TOKENIZER))
+        settings = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "model_input_names": ["input_ids", "attention_mask"],
+            "pad_token": "[PAD]",
+            "model_max_length": 64,
+        }
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+        return tmp_path
+
+    return save
+
+
+@pytest.fixture
+def our_scores(load_model: Any) -> Ours:
+    def scores(folder: Path) -> np.ndarray:
+        model = load_model(ModelSpec(id=ModelId("acme/tiny"), score=ScoreHead(head="classify")), folder)
+        call = Score("which one", DOCUMENTS)
+        prepared = model.prepare(call)
+        return np.array(model.finish(call, prepared, model.run(prepared, stream=0)))
+
+    return scores
+
+
+def their_scores(folder: Path) -> np.ndarray:
+    model = references.CrossEncoder(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+    return np.asarray(model.predict([("which one", document) for document in DOCUMENTS]))
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_every_classifier(save_classifier: Any, our_scores: Ours, kind: str) -> None:
+    folder = save_classifier(**CLASSIFIERS[kind])
+    wanted = their_scores(folder)
+
+    assert np.ptp(wanted) > 0.01
+    assert np.abs(our_scores(folder) - wanted).max() <= 1e-4
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"classifier_pooling": "cls"}, {"classifier_activation": "silu"}, {"norm_eps": 1e-2}]
+)
+def test_a_wrong_classifier_is_noticed(save_classifier: Any, our_scores: Ours, wrong: dict[str, Any]) -> None:
+    folder = save_classifier(**CLASSIFIERS["mean"])
+    wanted = their_scores(folder)
+
+    assert np.abs(our_scores(rewritten(folder, **wrong)) - wanted).max() > 1e-3

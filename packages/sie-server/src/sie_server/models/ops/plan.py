@@ -81,6 +81,9 @@ POSITIONS: Final = Feed("positions", (-1,), np.int32, lambda plan: plan.position
 ROWS: Final = Feed("rows", (-1, -1), np.int32, lambda plan: plan.rows)
 BACK: Final = Feed("back", (-1,), np.int32, lambda plan: plan.back)
 MASK: Final = Feed("mask", (-1, 1, 1, -1), np.float32, lambda plan: plan.mask)
+SHARES: Final = Feed("shares", (-1, -1, 1), np.float32, lambda plan: _shares(plan))
+"""(S, G, 1): of each cell in its item's mean; 0 where none is."""
+
 LAST: Final = Feed("last", (-1,), np.int32, lambda plan: plan.tokens.starts[1:] - 1)
 """(S,): where each item's last token is."""
 
@@ -111,6 +114,12 @@ def _apart(grid: int) -> NDArray[np.int32]:
 def _flat(grid: int, *, of_keys: bool) -> NDArray[np.int32]:
     row = np.arange(grid, dtype=np.int32) * np.int32(2 * grid)
     return _apart(grid) + (row if of_keys else row[:, None])
+
+
+def _shares(plan: Plan) -> NDArray[np.float32]:
+    lengths = plan.tokens.lengths[:, None]
+    share = np.float32(1) / lengths.astype(np.float32)
+    return np.where(np.arange(plan.grid, dtype=np.int32) < lengths, share, np.float32(0))[:, :, None]
 
 
 @functools.cache

@@ -154,6 +154,10 @@ class Ops(Protocol[X]):
         """(T, width) → (S, width): the largest of each item's tokens."""
         ...
 
+    def item_mean(self, x: X) -> X:
+        """(T, width) → (S, width): the mean of each item's tokens."""
+        ...
+
     def output(self, name: str, x: X) -> None:
         """Makes it a result of every pass, under that name; float32."""
         ...

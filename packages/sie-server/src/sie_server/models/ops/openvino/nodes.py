@@ -18,6 +18,7 @@ from sie_server.models.ops.plan import (
     BACK,
     MASK,
     ROWS,
+    SHARES,
     Feed,
     Plan,
     seen_feed,
@@ -193,6 +194,10 @@ class OpenvinoOps:
         cells = op.gather(x, self.feed(ROWS), self._first_axis)
         mask = op.reshape(self.feed(MASK), op.constant(np.array([0, -1, 1], np.int64)), True)
         return op.reduce_max(op.add(cells, mask), op.constant(np.array([1], np.int32)), False)
+
+    def item_mean(self, x: Any) -> Any:
+        cells = op.gather(x, self.feed(ROWS), self._first_axis)
+        return op.reduce_sum(op.multiply(cells, self.feed(SHARES)), op.constant(np.array([1], np.int32)), False)
 
     def output(self, name: str, x: Any) -> None:
         self._outputs[name] = x

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from sie_server.models.calls import Precision
 from sie_server.models.checkpoint import Checkpoint
-from sie_server.models.ops.plan import APART, MASK, ROWS, Feed, Plan, plan_batch
+from sie_server.models.ops.plan import APART, MASK, ROWS, SHARES, Feed, Plan, plan_batch
 from sie_server.models.ops.protocol import Activation, Relative
 from sie_server.models.ops.torch.attention import Attention
 from sie_server.models.ops.torch.device import DTYPE_OF, Device, torch
@@ -160,6 +160,12 @@ class TorchOps:
             return (x.float()[batch.feed(ROWS)] + batch.feed(MASK).flatten(1)[:, :, None]).amax(1)
 
         return self._step(largest, BATCH, x)
+
+    def item_mean(self, x: Value) -> Value:
+        def mean(batch: Batch, x: Any) -> Any:
+            return (x.float()[batch.feed(ROWS)] * batch.feed(SHARES)).sum(1)
+
+        return self._step(mean, BATCH, x)
 
     def output(self, name: str, x: Value) -> None:
         self._outputs[name] = x
