@@ -161,12 +161,21 @@ def test_every_export_of_the_sdk_has_its_heading(pages):
 
 
 def test_every_key_of_a_spec_is_in_the_spec_format(pages):
-    from sie_core.catalog.spec import DenseHead, ModelSpec, Source
+    from sie_core.catalog import spec
 
+    heads = {
+        "source": spec.Source,
+        "dense": spec.DenseHead,
+        "sparse": spec.SparseHead,
+        "multivector": spec.MultivectorHead,
+        "score": spec.ScoreHead,
+        "extract": spec.ExtractHead,
+        "lora": spec.Lora,
+    }
     cells = _cells(pages["docs/formats/spec.md"])
-    keys = {field for field in ModelSpec.__struct_fields__ if field not in ("source", "dense")}
-    keys |= {f"source.{field}" for field in Source.__struct_fields__}
-    keys |= {f"dense.{field}" for field in DenseHead.__struct_fields__}
+    keys = {field for field in spec.ModelSpec.__struct_fields__ if field not in heads}
+    keys |= {field for field in spec.Variant.__struct_fields__ if field not in heads}
+    keys |= {f"{name}.{field}" for name, head in heads.items() for field in head.__struct_fields__}
 
     assert keys - cells == set()
 
