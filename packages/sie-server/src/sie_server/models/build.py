@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from sie_core.catalog.derive import CONFIG, Derived, derive
+from sie_core.catalog.derive import CONFIG, STATIC, Derived, derive
 from sie_core.catalog.spec import ModelSpec
 from sie_server.models.adapting import AdaptingNetwork
 from sie_server.models.backbones.asked import Asked
@@ -20,6 +20,7 @@ from sie_server.models.model import LoadedModel, Network, Tower
 from sie_server.models.ops.adapted import AdaptedOps, Loras
 from sie_server.models.ops.protocol import Ops
 from sie_server.models.pictured import PICTURED, load_pictured
+from sie_server.models.static import load_static
 from sie_server.models.tokenizing import load_tokenizer
 
 T = TypeVar("T")
@@ -53,6 +54,10 @@ def load(
     """
     derived = _derived(spec, folder)
     at = folder / derived.folder
+    if derived.architecture == STATIC:
+        when_imported()
+        take(0)
+        return load_static(derived, at)
     if derived.architecture in PICTURED:
         return load_pictured(
             derived,

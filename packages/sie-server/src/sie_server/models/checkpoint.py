@@ -28,6 +28,7 @@ PICKLED: Final = "pytorch_model.bin"
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 
 _STORED_AS: Final[Mapping[str, type[np.generic]]] = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+_INTEGERS: Final[Mapping[str, type[np.integer[Any]]]] = {"I64": np.int64, "I32": np.int32}
 _COMPUTED_BYTES: Final[Mapping[Precision, int]] = {"f32": 4, "bf16": 2, "f16": 2}
 _TABLE: Final = re.compile(r"(?:^|[._])(?:embeddings?|embed_tokens|embed_positions|wte|wpe|shared)(?:\.weight)?$")
 """Ends the name of every table that is looked up in and not multiplied with, in all families we serve."""
@@ -130,6 +131,18 @@ class Checkpoint:
         array = self._array(name, path, stored)
         self._check_finite(name, path, stored, array)
         return Weight(stored.dtype, array)
+
+    def integers(self, name: str, shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
+        """A tensor of indices; a view.
+
+        Raises:
+            LoadError: it is missing, has another shape, or is of a type that is none for indices.
+        """
+        path, stored = self._find(name)
+        if stored.shape != shape or stored.dtype not in _INTEGERS or stored.strides is not None:
+            said = f"`{name}` of `{path.name}` is {stored.dtype} {list(stored.shape)}"
+            raise LoadError(f"{said}: want {' or '.join(_INTEGERS)} {list(shape)}")
+        return np.frombuffer(self._files[path], _INTEGERS[stored.dtype], count=stored.elements, offset=stored.start)
 
     def forget_pages(self) -> None:
         """Hands the pages read so far back to the kernel; they are read again when they are touched."""

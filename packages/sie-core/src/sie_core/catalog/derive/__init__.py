@@ -36,9 +36,10 @@ from sie_core.catalog.derive.snapshot import (
     within,
 )
 from sie_core.catalog.derive.sparse import complete_sparse
+from sie_core.catalog.derive.static import STATIC, Static, read_static
 from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, MultivectorHead, SparseHead
 
-__all__ = ["CONFIG", "Architecture", "Derived", "Layer", "Reader", "derive"]
+__all__ = ["CONFIG", "STATIC", "Architecture", "Derived", "Layer", "Reader", "derive"]
 
 Architecture = Literal[
     "bert",
@@ -59,6 +60,7 @@ Architecture = Literal[
     "qwen3",
     "roberta",
     "siglip",
+    "static",
     "xlm-roberta",
 ]
 """`model_type` in `config.json`, of what there is a backbone for."""
@@ -123,6 +125,8 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         ValueError: a file is missing or is not what it should be; an architecture, a module or a pooling
             that we do not serve; two files, or the spec and a file, that contradict each other.
     """
+    if (static := read_static(spec, read)) is not None:
+        return _of_static(spec, static, read_json(read, PROMPTS, Prompts, Prompts()))
     modules = read_modules(read)
     folder = modules.transformer.path
     where = within(folder, CONFIG)
@@ -161,6 +165,24 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         multivector_layers=multivector.layers if multivector else (),
         skipped=multivector.skipped if multivector else (),
         pools_prompt=dense is None or dense.pools_prompt,
+    )
+
+
+def _of_static(spec: ModelSpec, static: Static, prompts: Prompts) -> Derived:
+    query = _template(spec.query, ("query",), prompts)
+    document = _template(spec.document, _DOCUMENT_PROMPTS, prompts)
+    return Derived(
+        given=spec,
+        architecture="static",
+        folder=static.folder,
+        lower_case=False,
+        max_tokens=static.max_tokens.value,
+        dense=static.dense,
+        sparse=None,
+        multivector=None,
+        query=query.value,
+        document=document.value,
+        origins=static.origins | {"query": query.origin, "document": document.origin},
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -11,9 +11,18 @@ from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Encode, Output, Prepared, Result, Tokens
 from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.task import flag, refuse_unknown_options, texts_of
-from sie_server.models.tokenizing import TextTokenizer, Tokenized
+from sie_server.models.tokenizing import Tokenized
 
 _OPTIONS: Final = ("normalize",)
+
+
+class Tokenizes(Protocol):
+    """Texts to ids; safe from any thread."""
+
+    @property
+    def vocabulary(self) -> int: ...
+
+    def __call__(self, texts: Sequence[str]) -> list[Tokenized]: ...
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class EncodeTexts:
 
     name: str
     dims: Mapping[OutputType, int]
-    tokenizer: TextTokenizer
+    tokenizer: Tokenizes
     prompts: Mapping[str | None, Prompts]
     normalize: bool
 

@@ -29,11 +29,15 @@ class EncodePictured:
 
     def prepare(self, call: Encode) -> list[Prepared]:
         pictures = {index: one for index, one in enumerate(call.inputs) if isinstance(one, Picture)}
-        others = [index for index in range(len(call.inputs)) if index not in pictures]
-        written = tuple(self.shape(one) if isinstance(one, str) else one for one in call.inputs)
-        # What a call says of outputs and options is read where there is no text as well.
-        like, *found = self.texts.prepare(replace(call, inputs=("", *(written[index] for index in others))))
+        others = {
+            index: self.shape(one) if isinstance(one, str) else one
+            for index, one in enumerate(call.inputs)
+            if index not in pictures
+        }
+        found = self.texts.prepare(replace(call, inputs=tuple(others.values())))
         prepared = {index: replace(self._filled(one), item=index) for index, one in zip(others, found, strict=True)}
+        # What a call says of outputs and options is the same for a picture as for any text.
+        (like,) = self.texts.prepare(replace(call, inputs=("",)))
         for index, picture in pictures.items():
             patches = self.read(picture.data, f"items[{index}].images[0].data")
             ids = np.zeros(len(patches), np.int32)
