@@ -15,6 +15,13 @@ FILE: Final = "tokenizer.json"
 SETTINGS: Final = "tokenizer_config.json"
 SPECIAL: Final = "special_tokens_map.json"
 
+_TYPES: Final = "token_type_ids"
+_WITH_TYPES: Final = frozenset(
+    f"{name}Tokenizer"
+    for name in ("Bert", "ConvBert", "Deberta", "DebertaV2", "Electra", "LayoutLM", "MobileBert", "SqueezeBert")
+)
+"""Classes whose `model_input_names` has token types."""
+
 T = TypeVar("T")
 
 Role = Literal["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
@@ -51,6 +58,7 @@ class Settings(msgspec.Struct, frozen=True):
     """What counts of `tokenizer_config.json`."""
 
     tokenizer_class: str | None = None
+    model_input_names: tuple[str, ...] | None = None
     do_lower_case: bool | None = None
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool | None = None
@@ -65,6 +73,13 @@ class Settings(msgspec.Struct, frozen=True):
     pad_token: _Named = None
     cls_token: _Named = None
     mask_token: _Named = None
+
+    @property
+    def types(self) -> bool:
+        """Whether a network is told which text of a pair a token is of; if no class is named, it is the network's."""
+        if self.model_input_names is not None:
+            return _TYPES in self.model_input_names
+        return self.tokenizer_class is None or self.tokenizer_class.removesuffix("Fast") in _WITH_TYPES
 
     def token(self, role: Role) -> Token | None:
         named: _Named = getattr(self, f"{role}_token")

@@ -19,6 +19,7 @@ from sie_core.catalog.derive.modules import read_modules
 from sie_core.catalog.derive.multivector import complete_multivector
 from sie_core.catalog.derive.positions import need_positions, positions_of, reserved_positions
 from sie_core.catalog.derive.projection import Layer
+from sie_core.catalog.derive.score import complete_score, of_cross_encoder
 from sie_core.catalog.derive.snapshot import (
     CONFIG,
     DEFAULT,
@@ -37,7 +38,7 @@ from sie_core.catalog.derive.snapshot import (
 )
 from sie_core.catalog.derive.sparse import complete_sparse
 from sie_core.catalog.derive.static import STATIC, Static, read_static
-from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, MultivectorHead, SparseHead
+from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, MultivectorHead, ScoreHead, SparseHead
 
 __all__ = ["CONFIG", "STATIC", "Architecture", "Derived", "Layer", "Reader", "derive"]
 
@@ -78,7 +79,7 @@ class Derived:
         folder: of the snapshot, where `config.json`, the weights and the tokenizer are; "" for its root.
         lower_case: whether texts are lower-cased before the tokenizer sees them.
         max_tokens: longest item, special tokens included.
-        dense: the dense head, complete; None where the spec has none; `sparse` and `multivector` likewise.
+        dense: the dense head, complete; None where the spec has none; `sparse`, `multivector` and `score` likewise.
         query: template of a query, or None for the text as it is.
         document: template of a document, likewise.
         origins: each value's name, as in the spec, and the file that it came from, or `spec`, or `default`.
@@ -96,6 +97,7 @@ class Derived:
     dense: DenseHead | None
     sparse: SparseHead | None
     multivector: MultivectorHead | None
+    score: ScoreHead | None
     query: str | None
     document: str | None
     origins: Mapping[str, str]
@@ -113,6 +115,7 @@ class Derived:
             dense=self.dense,
             sparse=self.sparse,
             multivector=self.multivector,
+            score=self.score,
             query=self.query,
             document=self.document,
         )
@@ -135,10 +138,10 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     prompts = read_json(read, PROMPTS, Prompts, Prompts())
     architecture = _architecture(spec, config, where)
     max_tokens = _max_tokens(spec, read, folder, config, length)
-    query = _template(spec.query, ("query",), prompts)
-    document = _template(spec.document, _DOCUMENT_PROMPTS, prompts)
+    own = of_cross_encoder(read, prompts)
+    query, document = _templates(spec, prompts, own)
     origins = {"max_tokens": max_tokens.origin}
-    dense = sparse = multivector = None
+    dense = sparse = multivector = score = None
     if spec.dense is not None:
         dense = complete_dense(spec.dense, read, config, where, prompts, modules)
         origins |= {f"dense.{name}": origin for name, origin in dense.origins.items()}
@@ -148,6 +151,9 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     if spec.multivector is not None:
         multivector = complete_multivector(spec.multivector, read, config, where, modules, max_tokens=max_tokens.value)
         origins |= {f"multivector.{name}": origin for name, origin in multivector.origins.items()}
+    if spec.score is not None:
+        score, found = complete_score(spec.score, read, where, own)
+        origins |= {f"score.{name}": origin for name, origin in found.items()}
     origins |= {"query": query.origin, "document": document.origin}
     return Derived(
         given=spec,
@@ -158,6 +164,7 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         dense=dense.head if dense else None,
         sparse=sparse,
         multivector=multivector.head if multivector else None,
+        score=score,
         query=query.value,
         document=document.value,
         origins=origins,
@@ -180,6 +187,7 @@ def _of_static(spec: ModelSpec, static: Static, prompts: Prompts) -> Derived:
         dense=static.dense,
         sparse=None,
         multivector=None,
+        score=None,
         query=query.value,
         document=document.value,
         origins=static.origins | {"query": query.origin, "document": document.origin},
@@ -223,6 +231,13 @@ def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: Config, leng
     if found.value < LEAST_TOKENS:
         raise ValueError(f"`{found.origin}` has an item be {found.value} tokens: want {LEAST_TOKENS} at least")
     return found
+
+
+def _templates(spec: ModelSpec, prompts: Prompts, own: Prompts) -> tuple[Found[str | None], Found[str | None]]:
+    """Of a query and of a document; of a pair only the default prompt stands, and before the first text."""
+    if spec.score is not None and spec.score.head == "classify":
+        return _template(spec.query, (), own), _template(spec.document, (), Prompts())
+    return _template(spec.query, ("query",), prompts), _template(spec.document, _DOCUMENT_PROMPTS, prompts)
 
 
 def _template(said: str | None, names: Sequence[str], prompts: Prompts) -> Found[str | None]:

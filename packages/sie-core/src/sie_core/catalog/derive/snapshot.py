@@ -97,6 +97,8 @@ class Prompts(Struct, frozen=True):
     prompts: dict[str, str] = {}
     default_prompt_name: str | None = None
     truncate_dim: int | None = None
+    model_type: str = "SentenceTransformer"
+    activation_fn: str | None = None
 
 
 def within(folder: str, name: str) -> str:

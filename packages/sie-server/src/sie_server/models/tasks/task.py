@@ -47,11 +47,20 @@ def fraction(options: Mapping[str, object], name: str, default: float) -> float:
     return float(wanted)
 
 
-def texts_of(model: str, inputs: Sequence[Input]) -> list[str]:
-    """The items' texts, of a model that takes nothing else."""
+def whole_number(options: Mapping[str, object], name: str, default: int | None) -> int | None:
+    """An option from 1; INVALID_INPUT otherwise."""
+    wanted = options.get(name, default)
+    if wanted is not None and (isinstance(wanted, bool) or not isinstance(wanted, int) or wanted < 1):
+        raise ApiError("INVALID_INPUT", f"option `{name}` is `{wanted}`: want a whole number from 1")
+    return wanted
+
+
+def texts_of(model: str, inputs: Sequence[Input], *, query: bool = False) -> list[str]:
+    """The items' texts, of a model that takes nothing else; or the query's, for messages."""
     for index, one in enumerate(inputs):
+        where = "query" if query else f"items[{index}]"
         if isinstance(one, Picture):
-            raise ApiError("INVALID_INPUT", f"`items[{index}]` is a picture, and model `{model}` takes text only")
+            raise ApiError("INVALID_INPUT", f"`{where}` is a picture, and model `{model}` takes text only")
         if isinstance(one, Tokens):
-            raise ApiError("INVALID_INPUT", f"`items[{index}]` is token ids, and only texts are taken here")
+            raise ApiError("INVALID_INPUT", f"`{where}` is token ids, and only texts are taken here")
     return [one for one in inputs if isinstance(one, str)]
