@@ -15,6 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from sie_core.catalog.spec import Pooling
 from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
 
@@ -122,10 +123,14 @@ class Prepared:
         types: (tokens,) int32 token types; None where all are 0.
         is_query: as in its call.
         normalized: whether its dense vector is scaled to length 1.
+        pooling: instead of the model's own.
+        dims: its dense vector is cut to so many; None: it is as long as it is.
         unpooled: so many tokens at its start are left out of a mean: an instruction's.
+        unseen: so many tokens at its end are seen by no token, and see the others.
         patches: (tokens, values) float32 of a picture, one row a token; None for a text.
         lora: the LoRA that its linear layers use; None for the model as it is.
         detail: what its own task must remember of it, for `finish` or a head.
+        known: what it becomes, where that takes no network.
     """
 
     ids: NDArray[np.int32]
@@ -135,10 +140,14 @@ class Prepared:
     types: NDArray[np.int32] | None = None
     is_query: bool = False
     normalized: bool = True
+    pooling: Pooling | None = None
+    dims: int | None = None
     unpooled: int = 0
+    unseen: int = 0
     patches: NDArray[np.float32] | None = None
     lora: str | None = None
     detail: object = None
+    known: "Output | None" = None
 
     @property
     def tokens(self) -> int:
