@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sie_core.catalog.derive import Derived, derive
-from sie_core.catalog.spec import DenseHead, ModelSpec, check_spec
+from sie_core.catalog.spec import DenseHead, ModelSpec, ScoreHead, check_spec
 from sie_core.ids import ModelId
 
 SPEC = ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead())
@@ -295,3 +295,63 @@ def test_a_snapshot_of_another_architecture_than_the_spec_says_is_refused() -> N
 
     with pytest.raises(ValueError, match=r"`architecture` is `xlm-roberta`, `model_type` in `config.json` is `bert`"):
         derived(spec)
+
+
+RERANKER = ModelSpec(id=SPEC.id, score=ScoreHead(head="classify"))
+SIGMOID, IDENTITY = "torch.nn.modules.activation.Sigmoid", "torch.nn.modules.linear.Identity"
+OWN_FILE, IN_CONFIG = "config_sentence_transformers.json", "config.json"
+ACTIVATIONS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, str]]] = {
+    "nothing": ({}, {}, ("sigmoid", "default")),
+    "the older key": ({"sbert_ce_default_activation_function": IDENTITY}, {}, ("identity", IN_CONFIG)),
+    "the newer key": (
+        {"sbert_ce_default_activation_function": IDENTITY, "sentence_transformers": {"activation_fn": SIGMOID}},
+        {},
+        ("sigmoid", IN_CONFIG),
+    ),
+    "a file of its own": (
+        {"sentence_transformers": {"activation_fn": SIGMOID}},
+        {"model_type": "CrossEncoder", "activation_fn": IDENTITY},
+        ("identity", OWN_FILE),
+    ),
+    "another model's file": ({}, {"activation_fn": IDENTITY}, ("sigmoid", "default")),
+    "code": ({}, {"model_type": "CrossEncoder", "activation_fn": "acme.Own"}, ("sigmoid", "default")),
+}
+
+
+def reranker(spec: ModelSpec = RERANKER, *, config: dict[str, Any], own: dict[str, Any]) -> Derived:
+    labels = {"id2label": {"0": "relevant"}}
+    return derived(spec, config=labels | config, config_sentence_transformers=own)
+
+
+@pytest.mark.parametrize("said", ACTIVATIONS)
+def test_an_activation_is_looked_for_where_a_cross_encoder_does(said: str) -> None:
+    config, own, wanted = ACTIVATIONS[said]
+    found = reranker(config=config, own=own)
+
+    assert found.score is not None
+    assert (found.score.activation, found.origins["score.activation"]) == wanted
+
+
+def test_a_spec_says_an_activation_first() -> None:
+    spec = ModelSpec(id=SPEC.id, score=ScoreHead(head="classify", activation="identity"))
+    found = reranker(spec, config={"sentence_transformers": {"activation_fn": SIGMOID}}, own={})
+
+    assert (found.spec.score, found.origins["score.activation"]) == (spec.score, "spec")
+
+
+def test_an_activation_that_is_not_served_is_named() -> None:
+    with pytest.raises(ValueError, match=r"`config.json` has the activation `torch.nn.Tanh`: supported are `Sigmoid`"):
+        reranker(config={"sentence_transformers": {"activation_fn": "torch.nn.Tanh"}}, own={})
+
+
+@pytest.mark.parametrize(("labels", "many"), [({"id2label": {"0": "no", "1": "yes"}}, 2), ({"id2label": None}, 2)])
+def test_several_labels_are_no_score(labels: dict[str, Any], many: int) -> None:
+    with pytest.raises(ValueError, match=f"`config.json` has {many} labels.*; a score is of 1"):
+        reranker(config=labels, own={})
+
+
+def test_of_a_pair_the_default_prompt_stands_before_the_query_alone() -> None:
+    prompts = {"prompts": {"query": "q: ", "asked": "a: ", "document": "d: "}, "default_prompt_name": "asked"}
+    found = reranker(config={}, own={"model_type": "CrossEncoder"} | prompts)
+
+    assert (found.query, found.document) == ("a: {text}", None)
