@@ -1,11 +1,14 @@
 """Small seeded GTEs and Nomics, saved by transformers under their published names and read back by both.
 
 What transformers does not compute is compared with what it does and that is the same: Alibaba's `ntk` scaling with
-a theta and a linear factor that give its frequencies, written down here from what was published.
+a theta and a linear factor that give its frequencies, written down here from what was published. Nomic's mixture of
+experts is written out in numpy, our own reading of what was published.
 """
 
 import json
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +71,8 @@ PUBLISHED_NOMIC = {
     "use_rms_norm": False,
     "vocab_size": len(tiny_bert.VOCABULARY),
 }
+MIXED = {"num_experts": 4, "moe_top_k": 2, "moe_every_n_layers": 2}
+V2 = {"activation_function": "gelu", "qkv_proj_bias": True, "mlp_fc1_bias": True, "mlp_fc2_bias": True} | MIXED
 
 Ours = Callable[[Path], np.ndarray]
 
@@ -147,6 +152,116 @@ def test_mixed_ntk_turns_every_pair_slower_by_its_own_factor(save_network: Any, 
     assert np.abs(ours(folder) - wanted).max() <= WITHIN
 
 
+Table = Mapping[str, np.ndarray]
+
+
+def nomic_v2_weights(config: dict[str, Any]) -> Table:
+    """Seeded, by name: every other layer is a mixture."""
+    random = np.random.default_rng(5)
+    width, inner, experts = config["n_embd"], config["n_inner"], config["num_experts"]
+    linear = {"attn.Wqkv": (3 * width, width), "attn.out_proj": (width, width)}
+    dense = {"mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config["vocab_size"], width),
+        "embeddings.token_type_embeddings.weight": (2, width),
+        "emb_ln.weight": (width,),
+        "emb_ln.bias": (width,),
+    }
+    for layer in range(config["n_layer"]):
+        at = f"encoder.layers.{layer}."
+        for name, shape in (linear | ({} if layer % 2 else dense)).items():
+            shapes |= {f"{at}{name}.weight": shape, f"{at}{name}.bias": shape[:1]}
+        for name in ("norm1.weight", "norm1.bias", "norm2.weight", "norm2.bias"):
+            shapes[at + name] = (width,)
+        if layer % 2:
+            shapes |= {f"{at}mlp.experts.mlp.{name}": (experts * inner, width) for name in ("w1", "w2")}
+            shapes |= {f"{at}mlp.router.layer.weight": (experts, width), f"{at}mlp.experts.bias": (width,)}
+    return {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    return powers / powers.sum(-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class NomicV2:
+    """Written out from the published code, token by token and expert by expert: no reference has this network."""
+
+    config: dict[str, Any]
+    weights: Table
+
+    def vector(self, ids: list[int]) -> np.ndarray:
+        """The mean of the hidden states, of length 1."""
+        x = self.weights["embeddings.word_embeddings.weight"][ids].astype(float)
+        x = self.norm(x + self.weights["embeddings.token_type_embeddings.weight"][0], "emb_ln")
+        for layer in range(self.config["n_layer"]):
+            at = f"encoder.layers.{layer}."
+            x = self.norm(x + self.attended(x, at), at + "norm1")
+            if layer % 2:
+                made = np.array([self.mixed(token, at + "mlp.") for token in x])
+            else:
+                made = self.linear(gelu(self.linear(x, at + "mlp.fc1")), at + "mlp.fc2")
+            x = self.norm(x + made, at + "norm2")
+        return x.mean(0) / np.linalg.norm(x.mean(0))
+
+    def linear(self, x: np.ndarray, at: str) -> np.ndarray:
+        return x @ self.weights[at + ".weight"].T.astype(float) + self.weights[at + ".bias"]
+
+    def norm(self, x: np.ndarray, at: str) -> np.ndarray:
+        centred = x - x.mean(-1, keepdims=True)
+        scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.config["layer_norm_epsilon"])
+        return scaled * self.weights[at + ".weight"] + self.weights[at + ".bias"]
+
+    def turned(self, x: np.ndarray) -> np.ndarray:
+        half = x.shape[-1] // 2
+        angle = np.arange(len(x))[:, None, None] * self.config["rotary_emb_base"] ** -(np.arange(half) / half)
+        first, second, cosine, sine = x[..., :half], x[..., half:], np.cos(angle), np.sin(angle)
+        return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
+
+    def attended(self, x: np.ndarray, at: str) -> np.ndarray:
+        heads = self.config["n_head"]
+        parts = np.split(self.linear(x, at + "attn.Wqkv"), 3, -1)
+        query, key, value = (part.reshape(len(x), heads, -1) for part in parts)
+        products = np.einsum("qhd,khd->hqk", self.turned(query), self.turned(key)) / math.sqrt(query.shape[-1])
+        seen = np.einsum("hqk,khd->qhd", softmax(products), value)
+        return self.linear(seen.reshape(len(x), -1), at + "attn.out_proj")
+
+    def mixed(self, token: np.ndarray, at: str) -> np.ndarray:
+        shares = softmax(self.weights[at + "router.layer.weight"].astype(float) @ token)
+        found = self.weights[at + "experts.bias"].astype(float)
+        for expert in np.argsort(shares)[-self.config["moe_top_k"] :]:
+            rows = slice(expert * self.config["n_inner"], (expert + 1) * self.config["n_inner"])
+            wide = gelu(self.weights[at + "experts.mlp.w1"][rows] @ token)
+            found = found + shares[expert] * (wide @ self.weights[at + "experts.mlp.w2"][rows])
+        return found
+
+
+def of_nomic_v2(tmp_path: Path, load_model: Any, **keys: Any) -> float:
+    """How far ours is from what is written out, after `keys` of what we read are changed."""
+    written = NomicV2(PUBLISHED_NOMIC | V2, nomic_v2_weights(PUBLISHED_NOMIC | V2))
+    folder = tiny_bert.write(tmp_path)
+    tiny_bert.write_safetensors(folder / "model.safetensors", written.weights)
+    (folder / "config.json").write_text(json.dumps(PUBLISHED_NOMIC | V2 | keys))
+    model = load_model(ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead(), max_tokens=40), folder)
+    prepared = model.prepare(Encode(TEXTS))
+    found = np.array([output.dense for output in model.run(prepared, stream=0)])
+    return float(np.abs(found - np.array([written.vector(one.ids.tolist()) for one in prepared])).max())
+
+
+def test_a_mixture_of_experts(tmp_path: Path, load_model: Any) -> None:
+    assert of_nomic_v2(tmp_path, load_model) <= WITHIN
+
+
+@pytest.mark.parametrize("wrong", [{"moe_top_k": 1}, {"layer_norm_epsilon": 1e-3}, {"rotary_emb_base": 400}], ids=str)
+def test_a_wrong_mixture_is_noticed(tmp_path: Path, load_model: Any, wrong: dict[str, Any]) -> None:
+    assert of_nomic_v2(tmp_path, load_model, **wrong) > 10 * WITHIN
+
+
 def test_one_alone_is_as_in_a_batch(save_network: Any, load_model: Any) -> None:
     folder = save_network(network("Gte", rope_parameters=NTK), max_tokens=64)
     model = load_model(ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead()), folder)
@@ -199,8 +314,10 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "kind of scaling": ("Gte", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "is `dynamic`"),
     "norms before": ("NomicBert", {"prenorm": True}, "`prenorm` .* is true"),
     "scaling by length": ("NomicBert", {"rotary_scaling_factor": 2.0}, "`rotary_scaling_factor` .* is 2"),
-    "experts": ("NomicBert", {"num_experts": 8}, "`num_experts` .* is 8: supported is 0"),
-    "ungated": ("NomicBert", {"activation_function": "gelu"}, "`activation_function` .* is `gelu`"),
+    "gates and experts": ("NomicBert", {"num_experts": 8}, "`num_experts` .* is 8: supported is 0"),
+    "shared experts": ("NomicBert", {"num_shared_experts": 1}, "`num_shared_experts` .* is 1: supported is 0"),
+    "activation": ("NomicBert", {"activation_function": "mish"}, "`activation_function` .* is `mish`"),
+    "too many experts": ("NomicBert", {"activation_function": "gelu"} | MIXED | {"moe_top_k": 5}, "`moe_top_k` 5"),
 }
 
 

@@ -1,7 +1,9 @@
 """GTE (Alibaba's NewModel) and Nomic: BERTs with rotary positions and a gated feed-forward.
 
 Follows transformers 5.23 `models/{gte,nomic_bert}/modeling_*.py` under the names that the published checkpoints have
-(`conversion_mapping.py`), and for GTE's `ntk` scaling what `rotary` says. Not here: Nomic's mixture of experts.
+(`conversion_mapping.py`), for GTE's `ntk` scaling what `rotary` says, and for a Nomic without gates, its v2, the
+published code (`modeling_hf_nomic_bert.py`) as several reimplementations restate it: there no reference is live, and
+the tests' is our own reading. Its mixture of experts is in `experts`.
 """
 
 from typing import Any, Final, TypeVar
@@ -9,6 +11,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from sie_server.models.backbones.asked import Asked, seen_both_ways
+from sie_server.models.backbones.experts import Experts, mixture
 from sie_server.models.backbones.rotary import Rotary, angles, read_rotary
 from sie_server.models.calls import LoadError
 from sie_server.models.config import activation_of, read_json, refuse_uneven_heads
@@ -47,6 +50,8 @@ GTE: Final = Names(
     narrow="mlp.down_proj",
     narrow_norm="mlp_ln",
 )
+_UNGATED: Final = {"gelu": "gelu", "relu": "relu"}
+
 NOMIC: Final = Names(
     words_norm="emb_ln",
     layer="encoder.layers.",
@@ -58,6 +63,7 @@ NOMIC: Final = Names(
     narrow="mlp.fc2",
     narrow_norm="norm2",
 )
+NOMIC_UNGATED: Final = msgspec.structs.replace(NOMIC, wide="mlp.fc1", gate=None)
 
 
 class RopeConfig(msgspec.Struct, frozen=True):
@@ -65,7 +71,10 @@ class RopeConfig(msgspec.Struct, frozen=True):
 
     Attributes:
         types: token types; 0: none, 1: one for all.
-        attention_bias: of query, key, value and of what is made of them; `narrow_bias`: of the feed-forward's end.
+        gated: whether the feed-forward is.
+        attention_bias: of query, key, value and of what is made of them; `wide_bias` and `narrow_bias`: of the
+            feed-forward's two ends.
+        experts: the mixture in some layers' feed-forward.
         max_tokens: longest sequence.
     """
 
@@ -82,6 +91,9 @@ class RopeConfig(msgspec.Struct, frozen=True):
     attention_bias: bool
     narrow_bias: bool
     max_tokens: int
+    wide_bias: bool = False
+    gated: bool = True
+    experts: Experts | None = None
 
 
 class _Gte(msgspec.Struct, frozen=True):
@@ -136,6 +148,12 @@ class _Nomic(msgspec.Struct, frozen=True):
     mlp_fc1_bias: bool = False
     mlp_fc2_bias: bool = False
     num_experts: int = 0
+    moe_top_k: int = 1
+    moe_every_n_layers: int = 0
+    moe_normalize_expert_weights: bool = False
+    expert_choice_router: bool = False
+    num_shared_experts: int = 0
+    ffn_div: int = 1
 
 
 def read_gte(data: bytes) -> RopeConfig:
@@ -187,17 +205,20 @@ def read_nomic(data: bytes) -> RopeConfig:
         "use_rms_norm": False,
         "parallel_block": False,
         "causal": False,
-        "qkv_proj_bias": False,
-        "mlp_fc1_bias": False,
-        "mlp_fc2_bias": False,
-        "num_experts": 0,
+        "moe_normalize_expert_weights": False,
+        "expert_choice_router": False,
+        "num_shared_experts": 0,
+        "ffn_div": 1,
     }
+    gated = config.activation_function not in _UNGATED
+    if gated:
+        wanted |= {"qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "num_experts": 0}
     _refuse_others(config, wanted)
     width, heads = _either(config, "hidden_size", "n_embd"), _either(config, "num_attention_heads", "n_head")
     refuse_uneven_heads(width, heads)
     longest = _either(config, "max_position_embeddings", "n_positions")
     return RopeConfig(
-        names=NOMIC,
+        names=NOMIC if gated else NOMIC_UNGATED,
         hidden_size=width,
         intermediate_size=_either(config, "intermediate_size", "n_inner"),
         heads=heads,
@@ -207,9 +228,12 @@ def read_nomic(data: bytes) -> RopeConfig:
         epsilon=_either(config, "layer_norm_eps", "layer_norm_epsilon"),
         activation=_nomic_activation(config),
         rotary=read_rotary(config.rope_parameters, theta=config.rotary_emb_base, longest=longest),
-        attention_bias=False,
-        narrow_bias=False,
+        attention_bias=config.qkv_proj_bias,
+        narrow_bias=config.mlp_fc2_bias,
         max_tokens=longest,
+        wide_bias=config.mlp_fc1_bias,
+        gated=gated,
+        experts=_experts(config),
     )
 
 
@@ -231,10 +255,23 @@ def _nomic_activation(config: _Nomic) -> Activation:
     if config.activation_function is None:
         return activation_of(config.hidden_act or "silu")
     name = config.activation_function
-    if name not in _GATED:
-        known = ", ".join(f"`{one}`" for one in _GATED)
-        raise LoadError(f"`activation_function` in `config.json` is `{name}`: supported are {known}")
-    return activation_of(_GATED[name])
+    known = _GATED | _UNGATED
+    if name not in known:
+        names = ", ".join(f"`{one}`" for one in known)
+        raise LoadError(f"`activation_function` in `config.json` is `{name}`: supported are {names}")
+    return activation_of(known[name])
+
+
+def _experts(config: _Nomic) -> Experts | None:
+    if config.num_experts == 0:
+        return None
+    count, chosen, every = config.num_experts, config.moe_top_k, config.moe_every_n_layers
+    if not 1 <= chosen <= count or every < 1:
+        raise LoadError(
+            f"`config.json` has {count} experts, `moe_top_k` {chosen} and `moe_every_n_layers` {every}: "
+            "want a token to have at least one of them, and every so many layers from 1"
+        )
+    return Experts(count=count, chosen=chosen, every=every)
 
 
 def adapt(config: RopeConfig, asked: Asked) -> RopeConfig:
@@ -257,12 +294,12 @@ def rope(ops: Ops[X], config: RopeConfig, prefix: str = "") -> X:
     hidden = _norm(ops, config, hidden, prefix + config.names.words_norm)
     turned = angles(ops, config.rotary, width // config.heads, config.max_tokens)
     for layer in range(config.layers):
-        hidden = _layer(ops, config, hidden, f"{prefix}{config.names.layer}{layer}.", turned)
+        hidden = _layer(ops, config, hidden, f"{prefix}{config.names.layer}{layer}.", layer, turned)
     return hidden
 
 
-def _layer(ops: Ops[X], config: RopeConfig, hidden: X, at: str, turned: tuple[X, X]) -> X:
-    names, width, inner = config.names, config.hidden_size, config.intermediate_size
+def _layer(ops: Ops[X], config: RopeConfig, hidden: X, at: str, layer: int, turned: tuple[X, X]) -> X:
+    names, width = config.names, config.hidden_size
     packed, bias = (3 * width, width), config.attention_bias
     query, key, value = (
         _linear(ops, hidden, at + names.packed, packed, bias=bias, rows=(part * width, (part + 1) * width))
@@ -272,9 +309,19 @@ def _layer(ops: Ops[X], config: RopeConfig, hidden: X, at: str, turned: tuple[X,
     seen = ops.attention(query, key, value, heads=config.heads)
     seen = _linear(ops, seen, at + names.attended, (width, width), bias=bias)
     hidden = _norm(ops, config, ops.add(hidden, seen), at + names.attended_norm)
-    wide, gate = _wide_and_gate(ops, config, hidden, at)
-    narrow = _linear(ops, ops.multiply(wide, gate), at + names.narrow, (width, inner), bias=config.narrow_bias)
+    narrow = _feed_forward(ops, config, hidden, at, layer)
     return _norm(ops, config, ops.add(hidden, narrow), at + names.narrow_norm)
+
+
+def _feed_forward(ops: Ops[X], config: RopeConfig, x: X, at: str, layer: int) -> X:
+    names, width, inner, kind = config.names, config.hidden_size, config.intermediate_size, config.activation
+    if config.experts is not None and config.experts.within(layer):
+        return mixture(ops, config.experts, x, at + "mlp.", width, inner, kind)
+    if config.gated:
+        wide = ops.multiply(*_wide_and_gate(ops, config, x, at))
+    else:
+        wide = _linear(ops, x, at + names.wide, (inner, width), bias=config.wide_bias, activation=kind)
+    return _linear(ops, wide, at + names.narrow, (width, inner), bias=config.narrow_bias)
 
 
 def _wide_and_gate(ops: Ops[X], config: RopeConfig, x: X, at: str) -> tuple[X, X]:

@@ -71,6 +71,10 @@ class Ops(Protocol[X]):
         """(…, in), (out, in), (out,) → (…, out)."""
         ...
 
+    def product(self, x: X, table: X) -> X:
+        """(…, in), (in, out) → (…, out): a linear layer that is stored the other way round."""
+        ...
+
     def layer_norm(self, x: X, weight: X, bias: X | None, *, epsilon: float) -> X:
         """Over the last axis."""
         ...
@@ -148,6 +152,10 @@ class Ops(Protocol[X]):
 
     def once(self, weight: X, make: Callable[[X], Sequence[X]]) -> list[X]:
         """`make(weight)`, computed in float32 when the model is loaded and not in every pass; no feeds in it."""
+        ...
+
+    def largest_shares(self, x: X, count: int) -> X:
+        """(T, n): the softmax over the last axis, and 0 for all but its `count` largest."""
         ...
 
     def item_max(self, x: X) -> X:

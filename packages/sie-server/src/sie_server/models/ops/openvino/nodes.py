@@ -86,6 +86,10 @@ class OpenvinoOps:
             y = op.add(y, bias)
         return y if activation is None else self.activation(self._unfused(y), activation)
 
+    def product(self, x: Any, table: Any) -> Any:
+        self._packed_weights += math.prod(table.get_output_shape(0))
+        return op.matmul(x, table, False, False)
+
     def layer_norm(self, x: Any, weight: Any, bias: Any | None, *, epsilon: float) -> Any:
         normed = op.mvn(x, op.constant(np.array([-1], np.int64)), True, epsilon, "inside_sqrt")
         scaled = op.multiply(normed, weight)
@@ -189,6 +193,13 @@ class OpenvinoOps:
         self._packed_weights = packed
         self._made_bytes += sum(array.nbytes for array in made)
         return [op.constant(array) for array in made]
+
+    def largest_shares(self, x: Any, count: int) -> Any:
+        last = op.constant(np.array([-1], np.int64))
+        shares = op.softmax(x, -1)
+        largest = op.topk(shares, op.constant(np.int64(count)), -1, "max", "value")
+        least = op.reduce_min(largest.output(0), last, True)
+        return op.select(op.greater_equal(shares, least), shares, op.constant(np.zeros(1, np.float32)))
 
     def item_max(self, x: Any) -> Any:
         cells = op.gather(x, self.feed(ROWS), self._first_axis)

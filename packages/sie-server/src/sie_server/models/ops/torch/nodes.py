@@ -83,6 +83,10 @@ class TorchOps:
 
         return self._step(multiplied, x, weight, *(() if bias is None else (bias,)), dtype=dtype)
 
+    def product(self, x: Value, table: Value) -> Value:
+        dtype = self._dtype
+        return self._step(lambda x, table: x.to(dtype) @ table.to(dtype), x, table, dtype=dtype)
+
     def layer_norm(self, x: Value, weight: Value, bias: Value | None, *, epsilon: float) -> Value:
         def normed(x: Any, weight: Any, *biases: Any) -> Any:
             return torch.nn.functional.layer_norm(x.float(), weight.shape, weight, *biases, eps=epsilon)
@@ -154,6 +158,13 @@ class TorchOps:
         made = list(make(weight))
         self._dtype = dtype
         return made
+
+    def largest_shares(self, x: Value, count: int) -> Value:
+        def largest(x: Any) -> Any:
+            shares = x.float().softmax(-1)
+            return torch.where(shares >= shares.topk(count).values[..., -1:], shares, 0.0)
+
+        return self._step(largest, x)
 
     def item_max(self, x: Value) -> Value:
         def largest(batch: Batch, x: Any) -> Any:
