@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tokenizers.pre_tokenizers import ByteLevel
 
 from sie_core.catalog.spec import DenseHead, ModelSpec
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
+from sie_server.models import build
 from sie_server.models.calls import Encode, LoadError, Picture
 from sie_server.models.model import LoadedModel
 from sie_server.models.pictures import load_pictures
+from sie_server.models.tasks.pictured import EncodePictured
+from sie_server.models.tokenizing import load_tokenizer
 from sie_testing import tiny_bert
 
 torch = pytest.importorskip("torch")
@@ -180,6 +184,54 @@ def test_texts_and_pictures_together_are_as_alone(load_model: Load, tmp_path: Pa
 
     assert np.abs(ours(model, items) - alone).max() <= 1e-6
     assert np.abs(ours(model, items[::-1])[::-1] - alone).max() <= 1e-6
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_where_a_siglip_text_is_filled_up(load_model: Load, tmp_path: Path, side: str) -> None:
+    folder = rewritten(save(tmp_path, "siglip"), "tokenizer_config.json", padding_side=side)
+
+    assert np.abs(ours(load_model(spec(), folder), TEXTS) - their_texts(folder, "siglip")).max() <= WITHIN
+
+
+def test_a_wrong_side_is_noticed(load_model: Load, tmp_path: Path) -> None:
+    folder = save(tmp_path, "siglip")
+    wanted = their_texts(folder, "siglip")
+    model = load_model(spec(), rewritten(folder, "tokenizer_config.json", padding_side="left"))
+
+    assert np.abs(ours(model, TEXTS) - wanted).max() > 100 * WITHIN
+
+
+def test_texts_in_clips_own_vocabulary(tmp_path: Path) -> None:
+    """Bytes as letters, each of which may end a word, and a few that go together."""
+    letters = sorted(ByteLevel.alphabet())
+    merges = [("a", "b"), ("t", "h"), ("th", "e</w>"), ("c", "a"), ("ca", "t</w>")]
+    words = [*letters, *(letter + "</w>" for letter in letters), *(a + b for a, b in merges)]
+    vocabulary = {word: index for index, word in enumerate([*words, "<|startoftext|>", "<|endoftext|>"])}
+    theirs = transformers.CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
+    theirs.save_pretrained(tmp_path)
+    texts = [*TEXTS, "The CAT's  cats,\t2024!", "<|endoftext|> in a text", "ÀÉ e\u0301"]
+    found = load_tokenizer(tmp_path, max_tokens=LENGTH, lower_case=False)(texts)
+
+    assert [one.ids.tolist() for one in found] == theirs(texts, truncation=True, max_length=LENGTH)["input_ids"]
+    assert found[0].ids[0] == vocabulary["<|startoftext|>"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted"),
+    [
+        ("SiglipTokenizer", "hello wide world"),
+        ("Siglip2Tokenizer", " hello,  wide\tworld! "),
+        ("GemmaTokenizer", " Hello,  wide\tWorld! "),
+    ],
+)
+def test_what_is_done_to_a_text_first(tmp_path: Path, kind: str, wanted: str) -> None:
+    """By `canonicalize_text` of the one and the normaliser of the next; the first needs sentencepiece to be run."""
+    folder = rewritten(save(tmp_path, "siglip"), "tokenizer_config.json", tokenizer_class=kind)
+    model = build.load(spec(), folder, precision="f32", streams=1, threads=1)
+    task = model.tasks["encode"]
+
+    assert isinstance(task, EncodePictured)
+    assert task.shape(" Hello,  wide\tWorld! ") == wanted
 
 
 @pytest.mark.parametrize("end", [2, END])

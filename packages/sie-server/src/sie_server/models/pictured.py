@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from sie_core.catalog.derive import CONFIG, Derived
 from sie_server.models.backbones.vision import VisionConfig, picture_tower, read_vision, text_tower
@@ -21,13 +23,15 @@ from sie_server.models.ops.protocol import Ops
 from sie_server.models.pictures import PictureReader, load_pictures
 from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
-from sie_server.models.tasks.pictured import EncodePictured
-from sie_server.models.tokenizer_settings import read_settings
-from sie_server.models.tokenizing import TextTokenizer, load_tokenizer
+from sie_server.models.tasks.pictured import EncodePictured, Padding
+from sie_server.models.tokenizing import SETTINGS, TextTokenizer, load_tokenizer
 from sie_server.models.tokens import TokenBatch
 
 PICTURED: Final = ("clip", "siglip")
 """The architectures, by `model_type`."""
+
+_FILL_BEFORE: Final = ("GemmaTokenizer", "Siglip2Tokenizer")
+"""Tokenizers of transformers that fill up before a text where `tokenizer_config.json` does not say where."""
 
 _PUNCTUATION: Final = str.maketrans("", "", string.punctuation)
 
@@ -83,29 +87,48 @@ def _task(
     prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
     normalize = derived.dense is not None and bool(derived.dense.normalize)
     texts = EncodeTexts(spec.id, {"dense": config.dim}, tokenizer, prompts, normalize)
-    return EncodePictured(texts, reader, _padded(config, tokenizer, derived), _shape(folder))
+    written = _read(folder)
+    return EncodePictured(texts, reader, _padding(config, tokenizer, written, derived), _shape(written))
 
 
-def _padded(config: VisionConfig, tokenizer: TextTokenizer, derived: Derived) -> tuple[int, int] | None:
+class _Written(Struct, frozen=True):
+    """What counts here of `tokenizer_config.json`."""
+
+    tokenizer_class: str | None = None
+    do_lower_case: bool | None = None
+    padding_side: Literal["left", "right"] | None = None
+
+    @property
+    def kind(self) -> str:
+        return (self.tokenizer_class or "").removesuffix("Fast")
+
+
+def _read(folder: Path) -> _Written:
+    path = folder / SETTINGS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=_Written) if path.is_file() else _Written()
+    except msgspec.MsgspecError as error:
+        raise LoadError(f"`{path}` cannot be read: {error}") from error
+
+
+def _padding(config: VisionConfig, tokenizer: TextTokenizer, written: _Written, derived: Derived) -> Padding | None:
     """SigLIP was trained on texts filled up to their full length, and sees what they are filled with."""
     if config.kind == "clip":
         return None
     padding = tokenizer.special_id("pad")
     if padding is None:
         raise LoadError(f"the tokenizer of `{derived.given.id}` has no `pad_token`, which SigLIP fills texts up with")
-    return padding, derived.max_tokens
+    side = written.padding_side or ("left" if written.kind in _FILL_BEFORE else "right")
+    return Padding(padding, derived.max_tokens, before=side == "left")
 
 
-def _shape(folder: Path) -> Callable[[str], str]:
-    """What `SiglipTokenizer` does before its vocabulary is asked; other tokenizers do all of it themselves."""
-    settings = read_settings(folder)
-    if settings.tokenizer_class not in ("SiglipTokenizer", "SiglipTokenizerFast"):
-        return _unchanged
-    return _canonical if settings.do_lower_case in (None, True) else _without_punctuation
-
-
-def _unchanged(text: str) -> str:
-    return text
+def _shape(written: _Written) -> Callable[[str], str]:
+    """What SigLIP's own tokenizers do before their vocabulary is asked; others do all of it themselves."""
+    if written.kind == "Siglip2Tokenizer":
+        return str.lower
+    if written.kind != "SiglipTokenizer":
+        return str
+    return _canonical if written.do_lower_case in (None, True) else _without_punctuation
 
 
 def _canonical(text: str) -> str:

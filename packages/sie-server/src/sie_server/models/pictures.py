@@ -6,6 +6,7 @@ last bit.
 What a model does with patches: `backbones.vision`.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -32,8 +33,10 @@ MOST_PIXELS: Final = 64_000_000
 
 _SHOWN_BYTES: Final = 12
 
-# Pillow would warn on stderr at a limit of its own: ours is looked at before anything is decoded.
+# Pillow would warn on stderr at a limit of its own, and of what is odd in a file: ours is looked at before anything is
+# decoded, and what callers send is nothing for whoever runs the worker.
 Image.MAX_IMAGE_PIXELS = None
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 class _Size(Struct, frozen=True):

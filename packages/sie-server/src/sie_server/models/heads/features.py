@@ -21,6 +21,6 @@ class Features:
         """Nothing: whoever builds the network makes the output, which the hidden state does not suffice for."""
 
     def read(self, done: Pass) -> Sequence[NDArray[np.float32]]:
-        vectors = done.arrays[FEATURES]
-        units = normalized(vectors)
-        return [(units if item.normalized else vectors)[index].copy() for index, item in enumerate(done.items)]
+        # A vector is cut before it is scaled, and each item owns its own: a slow reader keeps no batch alive.
+        cut = [row[: item.dims].copy() for row, item in zip(done.arrays[FEATURES], done.items, strict=True)]
+        return [normalized(row) if item.normalized else row for row, item in zip(cut, done.items, strict=True)]

@@ -12,19 +12,28 @@ from sie_server.models.tasks.encode import EncodeTexts
 
 
 @dataclass(frozen=True)
+class Padding:
+    """What texts are filled up with, to so many tokens, and whether it stands before them."""
+
+    id: int
+    tokens: int
+    before: bool
+
+
+@dataclass(frozen=True)
 class EncodePictured:
     """See `task.Task`, for `Encode`.
 
     Attributes:
         texts: what becomes of texts.
         read: a picture's bytes, and where they stand, to patches.
-        padded: an id and how many tokens every text is filled up to with it; None where none is.
+        padding: how every text is filled up; None where none is.
         shape: what is done to a text before all else.
     """
 
     texts: EncodeTexts
     read: Callable[[bytes, str], NDArray[np.float32]]
-    padded: tuple[int, int] | None
+    padding: Padding | None
     shape: Callable[[str], str]
 
     def prepare(self, call: Encode) -> list[Prepared]:
@@ -48,7 +57,8 @@ class EncodePictured:
         return self.texts.finish(call, prepared, outputs)
 
     def _filled(self, one: Prepared) -> Prepared:
-        if self.padded is None:
+        if self.padding is None:
             return one
-        padding, length = self.padded
-        return replace(one, ids=np.concatenate([one.ids, np.full(length - len(one.ids), padding, np.int32)]))
+        filling = np.full(self.padding.tokens - len(one.ids), self.padding.id, np.int32)
+        parts = [filling, one.ids] if self.padding.before else [one.ids, filling]
+        return replace(one, ids=np.concatenate(parts))
