@@ -123,14 +123,15 @@ class ExtractHead(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
     """What is found in an item.
 
     Attributes:
-        head: `spans`: named stretches of the text (GLiNER); `entailment`: which labels it entails (NLI).
-        threshold: least score of a span, when a call does not say.
+        head: `spans`: named stretches of the text (GLiNER); `entailment`: which labels it entails (NLI); `labels`:
+            which labels, read before it, are its own (GLiClass).
+        threshold: least score of a span or of a label, when a call does not say.
         hypothesis: of a label, with `{}` in its place.
         multi_label: whether labels are judged each by itself, or against each other.
         merge_adjacent: whether neighbouring spans of one label become one.
     """
 
-    head: Literal["spans", "entailment"]
+    head: Literal["spans", "entailment", "labels"]
     threshold: float | None = None
     hypothesis: str | None = None
     multi_label: bool | None = None
@@ -166,7 +167,8 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     Attributes:
         id: what callers name.
         source: the repository that holds the weights, when it is not `id` at an open revision.
-        architecture: `model_type` of its `config.json`, or `gliner` or `static`; None: whatever the snapshot has.
+        architecture: `model_type` of its `config.json`, or `gliner`, `gliclass` or `static`; None: whatever
+            the snapshot has.
         max_tokens: longest item, special tokens included; None: the snapshot says.
         inputs: what an item may be.
         dense: the dense output, if the model has one; `sparse`, `multivector`, `score` and `extract` likewise.

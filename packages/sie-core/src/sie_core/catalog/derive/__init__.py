@@ -15,6 +15,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from sie_core.catalog.derive.dense import complete_dense
+from sie_core.catalog.derive.labels import ENCODER, complete_labels, read_encoder
 from sie_core.catalog.derive.modules import read_modules
 from sie_core.catalog.derive.multivector import complete_multivector
 from sie_core.catalog.derive.positions import need_positions, positions_of, reserved_positions
@@ -38,7 +39,15 @@ from sie_core.catalog.derive.snapshot import (
 )
 from sie_core.catalog.derive.sparse import complete_sparse
 from sie_core.catalog.derive.static import STATIC, Static, read_static
-from sie_core.catalog.spec import LEAST_TOKENS, DenseHead, ModelSpec, MultivectorHead, ScoreHead, SparseHead
+from sie_core.catalog.spec import (
+    LEAST_TOKENS,
+    DenseHead,
+    ExtractHead,
+    ModelSpec,
+    MultivectorHead,
+    ScoreHead,
+    SparseHead,
+)
 
 __all__ = ["CONFIG", "STATIC", "Architecture", "Derived", "Layer", "Reader", "derive"]
 
@@ -87,6 +96,8 @@ class Derived:
         multivector_layers: linear layers from a token's hidden state to its vector.
         skipped: words whose tokens have no vector in a document.
         pools_prompt: whether a prompt's tokens are part of a mean.
+        extract: the extract head, complete where its kind leaves something open.
+        inside: the key of `config.json` under which the network's own is; None: it is the whole.
     """
 
     given: ModelSpec
@@ -105,6 +116,8 @@ class Derived:
     multivector_layers: tuple[Layer, ...] = ()
     skipped: tuple[str, ...] = ()
     pools_prompt: bool = True
+    extract: ExtractHead | None = None
+    inside: str | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -116,6 +129,7 @@ class Derived:
             sparse=self.sparse,
             multivector=self.multivector,
             score=self.score,
+            extract=self.extract,
             query=self.query,
             document=self.document,
         )
@@ -133,15 +147,17 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     modules = read_modules(read)
     folder = modules.transformer.path
     where = within(folder, CONFIG)
-    config = read_json(read, where, Config)
+    encoder = read_encoder(spec, read, where)
+    config = encoder or read_json(read, where, Config)
     length = read_json(read, within(folder, LENGTH), Length, Length())
     prompts = read_json(read, PROMPTS, Prompts, Prompts())
-    architecture = _architecture(spec, config, where)
+    architecture = _architecture(None if encoder is not None else spec.architecture, config, where)
     max_tokens = _max_tokens(spec, read, folder, config, length)
     own = of_cross_encoder(read, prompts)
     query, document = _templates(spec, prompts, own)
     origins = {"max_tokens": max_tokens.origin}
     dense = sparse = multivector = score = None
+    extract = spec.extract
     if spec.dense is not None:
         dense = complete_dense(spec.dense, read, config, where, prompts, modules)
         origins |= {f"dense.{name}": origin for name, origin in dense.origins.items()}
@@ -154,6 +170,9 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     if spec.score is not None:
         score, found = complete_score(spec.score, read, where, own)
         origins |= {f"score.{name}": origin for name, origin in found.items()}
+    if encoder is not None and spec.extract is not None:
+        extract, found = complete_labels(spec.extract, read, where)
+        origins |= {f"extract.{name}": origin for name, origin in found.items()}
     origins |= {"query": query.origin, "document": document.origin}
     return Derived(
         given=spec,
@@ -172,6 +191,8 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         multivector_layers=multivector.layers if multivector else (),
         skipped=multivector.skipped if multivector else (),
         pools_prompt=dense is None or dense.pools_prompt,
+        extract=extract,
+        inside=None if encoder is None else ENCODER,
     )
 
 
@@ -194,9 +215,9 @@ def _of_static(spec: ModelSpec, static: Static, prompts: Prompts) -> Derived:
     )
 
 
-def _architecture(spec: ModelSpec, config: Config, where: str) -> Architecture:
-    if spec.architecture is not None and spec.architecture != config.model_type:
-        raise ValueError(f"`architecture` is `{spec.architecture}`, `model_type` in `{where}` is `{config.model_type}`")
+def _architecture(said: str | None, config: Config, where: str) -> Architecture:
+    if said is not None and said != config.model_type:
+        raise ValueError(f"`architecture` is `{said}`, `model_type` in `{where}` is `{config.model_type}`")
     for known in get_args(Architecture):
         if config.model_type == known:
             return known  # type: ignore[no-any-return]
