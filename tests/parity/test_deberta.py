@@ -12,6 +12,9 @@ from sie_core.catalog.spec import DenseHead, ModelSpec
 from sie_core.ids import ModelId
 from sie_server.models.backbones import deberta
 from sie_server.models.calls import Encode, LoadError
+from sie_server.models.checkpoint import open_checkpoint
+from sie_server.models.ops.adapted import AdaptedOps, Factors, Lora, Loras
+from sie_server.models.ops.openvino import OpenvinoOps
 from sie_server.models.ops.plan import Feed, distances
 from sie_testing import tiny_bert
 
@@ -184,6 +187,18 @@ def test_a_bucket_off_by_one_is_noticed(saved: Save, ours: Vectors, monkeypatch:
     monkeypatch.setattr(deberta, "bucket", off)
 
     assert np.abs(ours(folder, texts) - wanted).max() > 10 * WITHIN
+
+
+def test_a_lora_of_what_is_computed_once_is_refused(saved: Save) -> None:
+    """The layer of the keys is that of distances too, which no batch computes anew."""
+    folder = saved()
+    name = "encoder.layer.0.attention.self.key_proj.weight"
+    factors = Factors(np.ones((2, 32), np.float32), np.ones((32, 2), np.float32))
+    ops = AdaptedOps(OpenvinoOps(open_checkpoint(folder), "f32"), Loras([Lora("acme/lora", {name: factors})]))
+    config = deberta.read_deberta((folder / "config.json").read_bytes())
+
+    with pytest.raises(LoadError, match=f"a LoRA changes `{name}`, of which a part"):
+        deberta.deberta(ops, config)
 
 
 @pytest.mark.parametrize(

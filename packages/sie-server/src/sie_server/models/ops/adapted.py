@@ -153,6 +153,7 @@ class AdaptedOps(Generic[X]):
         self._inner = inner
         self._loras = loras
         self._layers = loras.layers
+        self._in_once = False
         self._named: dict[int, tuple[X, str, tuple[int, ...], tuple[int, int] | None]] = {}
 
     def weight(self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None) -> X:
@@ -166,6 +167,8 @@ class AdaptedOps(Generic[X]):
         if id(weight) not in self._named:
             return self._inner.linear(x, weight, bias, activation=activation)
         _, name, (outputs, inputs), rows = self._named[id(weight)]
+        if self._in_once:
+            raise _computed_once(name)
         inner, loras = self._inner, self._loras
         low = inner.linear(x, inner.feed(loras.down(name, inputs)))
         own = inner.multiply(low, inner.feed(loras.mask()))
@@ -175,9 +178,15 @@ class AdaptedOps(Generic[X]):
 
     def once(self, weight: X, make: Callable[[X], Sequence[X]]) -> list[X]:
         if id(weight) in self._named:
-            name = self._named[id(weight)][1]
-            raise LoadError(f"a LoRA changes `{name}`, of which a part of this architecture is computed only once")
-        return self._inner.once(weight, make)
+            raise _computed_once(self._named[id(weight)][1])
+
+        def unchanged(x: X) -> Sequence[X]:
+            self._in_once = True
+            made = make(x)
+            self._in_once = False
+            return made
+
+        return self._inner.once(weight, unchanged)
 
     # The rest is the engine's own.
 
@@ -189,3 +198,7 @@ class AdaptedOps(Generic[X]):
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
+
+
+def _computed_once(name: str) -> LoadError:
+    return LoadError(f"a LoRA changes `{name}`, of which a part of this architecture is computed only once")
