@@ -63,7 +63,7 @@ def test_weights_from_a_hub_answer_the_same_behind_a_gateway_where_there_is_no_h
     ):
         vector = first_vector(door.url, gpu="l4", wait_for_capacity=True, provision_timeout_s=600)
         with SIEClient(served.url) as client:
-            (model,) = client.list_models()
+            model = client.get_model(MODEL)
 
     assert vector.shape == (384,)
     np.testing.assert_array_equal(vector, recorded)

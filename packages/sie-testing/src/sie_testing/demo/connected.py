@@ -108,7 +108,7 @@ def _record(screen: Screen, side: Path, airgap: str) -> None:
     with server(argv, log, env=env) as worker:
         wait_for(log, "ready", worker)
         screen.step("golden record", [airgap, "golden", "record", "--url", url], cwd=side)
-        served = json.load(urllib.request.urlopen(f"{url}/v1/models"))["models"][0]  # noqa: S310 - a loopback address
+        served = json.load(urllib.request.urlopen(f"{url}/v1/models/{MODEL}"))  # noqa: S310 - a loopback address
     if served["revision"] != COMMIT or not served["verified"]:
         raise DemoFailed(f"the worker served {served['revision']}, verified: {served['verified']}")
     shutil.rmtree(side / "cache")
