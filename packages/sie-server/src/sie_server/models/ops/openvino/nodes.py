@@ -24,6 +24,7 @@ from sie_server.models.ops.plan import (
     seen_feed,
 )
 from sie_server.models.ops.protocol import Activation, Relative
+from sie_server.models.ops.windows import blocks
 
 _ONE: Final = np.ones(1, np.float32)
 ONE: Final = Feed("one", (1,), np.float32, lambda plan: _ONE)
@@ -163,12 +164,10 @@ class OpenvinoOps:
         kv_heads = kv_heads or heads
         width = _sizes(query)[-1]
         factor = (width // heads) ** -0.5 if scale is None else scale
-        mask = self.feed(MASK)
-        if causal or window is not None:
-            mask = op.add(mask, self.feed(seen_feed(causal=causal, window=window)))
-        if bias is not None:
-            mask = op.add(mask, bias)
-        queries, keys, values = self._grid(query, heads), self._grid(key, kv_heads), self._grid(value, kv_heads)
+        rows, key_rows, seen_mask, back = self._layout(causal, window, whole=bias is not None or relative is not None)
+        mask = seen_mask if bias is None else op.add(seen_mask, bias)
+        queries = self._grid(query, heads, rows)
+        keys, values = self._grid(key, kv_heads, key_rows), self._grid(value, kv_heads, key_rows)
         if kv_heads != heads:
             shared = op.constant(np.repeat(np.arange(kv_heads, dtype=np.int32), heads // kv_heads))
             keys, values = (op.gather(x, shared, op.constant(np.int32(1))) for x in (keys, values))
@@ -179,7 +178,7 @@ class OpenvinoOps:
         # One row a cell. Zeros keep an axis, so the grid's two are folded before the heads are.
         folded = op.constant(np.array([-1, width], np.int64))
         cells = op.reshape(op.transpose(seen, op.constant(_SWAPPED)), folded, False)
-        return op.gather(cells, self.feed(BACK), self._first_axis)
+        return op.gather(cells, self.feed(back), self._first_axis)
 
     def distance_bias(self, table: Any, rows: Feed) -> Any:
         by_head = op.transpose(self.gather(table, self.feed(rows)), op.constant(np.array([1, 0], np.int64)))
@@ -226,9 +225,23 @@ class OpenvinoOps:
         shape = Shape(streams=streams, threads=threads, precision=self._precision)
         return Graph(self._outputs, self._feeds, self._checkpoint, shape, weights_bytes=weights_bytes, warm=warm)
 
-    def _grid(self, x: Any, heads: int) -> Any:
-        """(T, heads · size) → (S, heads, G, size)."""
-        cells = op.gather(x, self.feed(ROWS), self._first_axis)
+    def _layout(self, causal: bool, window: int | None, *, whole: bool) -> tuple[Feed, Feed, Any, Feed]:
+        """Which tokens are queries and keys of which cells, what is added to their scores, and the way back.
+
+        Args:
+            whole: on a grid of whole items, whatever the window.
+        """
+        if window is not None and not whole:
+            near = blocks(window, causal=causal)
+            return near.queries, near.keys, self.feed(near.mask), near.back
+        mask = self.feed(MASK)
+        if causal or window is not None:
+            mask = op.add(mask, self.feed(seen_feed(causal=causal, window=window)))
+        return ROWS, ROWS, mask, BACK
+
+    def _grid(self, x: Any, heads: int, rows: Feed) -> Any:
+        """(T, heads · size) → (S, heads, G, size), or of other rows."""
+        cells = op.gather(x, self.feed(rows), self._first_axis)
         split = op.constant(np.array([0, 0, heads, -1], np.int64))
         return op.transpose(op.reshape(cells, split, True), op.constant(_SWAPPED))
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sie_server.models.ops.plan import APART_OF_KEYS, APART_OF_QUERIES, BACK, MASK, ROWS, Feed, Plan, seen_feed
 from sie_server.models.ops.torch.device import torch, varlen_attn
 from sie_server.models.ops.torch.network import Batch
+from sie_server.models.ops.windows import blocks
 
 LIMITS: Final = Feed("limits", (-1,), np.int32, lambda plan: _limits(plan))
 """Where items begin and end; the tokens that the batch is rounded up by are one more, so that no row is left as it was
@@ -52,6 +53,11 @@ class Attention:
         half = self.dtype != torch.float32
         if query.is_cuda and half and plain and size % _SIZE_OF == 0 and size <= _SIZE_MOST:
             return self._packed(batch, query, key, value)
+        if self.window is not None and bias is None and self.relative_rows is None:
+            near = blocks(self.window, causal=self.causal)
+            rows, key_rows = batch.feed(near.queries), batch.feed(near.keys)
+            query, key, value = (x[at].transpose(1, 2) for x, at in ((query, rows), (key, key_rows), (value, key_rows)))
+            return self._attended(query, key, value, batch.feed(near.mask), batch.feed(near.back))
         query, key, value = (x[batch.feed(ROWS)].transpose(1, 2) for x in (query, key, value))
         added = [bias, self._relative(batch, query, key, of_queries, of_keys)]
         return self._gridded(batch, query, key, value, added=[each for each in added if each is not None])
@@ -79,12 +85,15 @@ class Attention:
             added = [batch.feed(seen_feed(causal=self.causal, window=self.window)), *added]
         for each in added:
             mask = mask + each
+        return self._attended(query, key, value, mask, batch.feed(BACK))
+
+    def _attended(self, query: Any, key: Any, value: Any, mask: Any, back: Any) -> Any:
         # Not infinite where float16 ends: the softmax of a row of infinities is not a number.
         mask = mask.clamp(min=torch.finfo(self.dtype).min).to(self.dtype)
         seen = torch.nn.functional.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, scale=self.scale, enable_gqa=self.kv_heads != self.heads
         )
-        return seen.transpose(1, 2).flatten(2).flatten(0, 1)[batch.feed(BACK)]
+        return seen.transpose(1, 2).flatten(2).flatten(0, 1)[back]
 
     def _relative(self, batch: Batch, query: Any, key: Any, of_queries: Any, of_keys: Any) -> Any:
         """(S, heads, G, G), or None where there is none: of every distance's products, those of each pair."""
