@@ -35,7 +35,7 @@ BREAKS: dict[str, list[Break]] = {
     "pure": [
         ("sie_core.wire.codec", "time"),
         ("sie_core.artifacts.plan", "boto3"),
-        ("sie_core.catalog.derive", "huggingface_hub"),
+        ("sie_core.catalog.derive.snapshot", "huggingface_hub"),
         ("sie_sdk._flows", "asyncio"),
         ("sie_server.engine.batcher", "threading"),
         ("sie_gateway.routing", "socket"),

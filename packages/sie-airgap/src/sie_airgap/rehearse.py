@@ -16,18 +16,18 @@ from typing import Any
 
 from sie_airgap import helm
 from sie_airgap.failures import EgressSeen, Failure, Incomplete, Misused, raise_all
+from sie_airgap.guides_call import GuidesCall, call_of
 from sie_airgap.kubelet import Count, Endpoint, Kubelet, bridge_of, read_cluster
 from sie_airgap.netns import Bridge, Namespace, NamespaceError, missing_tools
 from sie_airgap.pods import Cluster, Objects, Service
 
 PORT = 8080
-_CALL = """\
+URL = f"http://localhost:{PORT}"
+"""Where the client pod reaches the gateway, and an operator once it is kept running."""
+_DECLARED = """\
 from sie_sdk import SIEClient
 
-client = SIEClient('http://localhost:8080')
-result = client.encode({model!r}, {{'text': 'hello world'}},
-                       gpu={gpu!r}, wait_for_capacity=True, provision_timeout_s=600)
-print(result['dense'].shape)
+print(*SIEClient({url!r}).get_model({model!r}).get('outputs', ()))
 """
 
 
@@ -38,7 +38,7 @@ class NotCounted(Failure):
 
 
 class NotAnswered(Failure):
-    """The guide's call did not end with a vector."""
+    """The guide's call did not end with an answer."""
 
     exit_code = 5
 
@@ -75,12 +75,14 @@ class Report:
     """What a rehearsal showed.
 
     Attributes:
-        printed: what the guide's call printed.
+        made: the guide's call, as the model takes it.
+        printed: what it printed.
         golden: what the comparison with the recorded answers said, line by line; empty without a record.
         differs: a recorded answer was not reproduced.
         counts: attempts to leave, a namespace each; None where they could not be counted, and `not_counted` says why.
     """
 
+    made: GuidesCall
     printed: str
     golden: tuple[str, ...]
     differs: bool
@@ -148,8 +150,9 @@ def call(on: Stage, wanted: Call, say: Say) -> Report:
         NotAnswered: the call failed; the message has what it printed.
     """
     with _timed(say, "call") as told:
-        printed = _guides_call(on.kubelet, wanted)
-        told.append(f"the guide's: encode with gpu={wanted.gpu!r}, wait_for_capacity=True → {printed}")
+        made = call_of(_client(on.kubelet, _DECLARED.format(url=URL, model=wanted.model)).split())
+        printed = _client(on.kubelet, made.program(wanted.model, wanted.gpu, url=URL))
+        told.append(f"the guide's: {made.verb} with gpu={wanted.gpu!r}, wait_for_capacity=True → {printed}")
     golden: list[str] = []
     differs = False
     if wanted.golden is not None:
@@ -158,6 +161,7 @@ def call(on: Stage, wanted: Call, say: Say) -> Report:
             told.append(golden[-1] if golden else "nothing was recorded")
     counted = on.kubelet.counted
     return Report(
+        made=made,
         printed=printed,
         golden=tuple(golden),
         differs=differs,
@@ -272,8 +276,7 @@ def _gateway(cluster: Cluster) -> Service:
     raise Incomplete("the rendered chart has no Service `…-gateway` with a pod behind it")
 
 
-def _guides_call(kubelet: Kubelet, wanted: Call) -> str:
-    program = _CALL.format(model=wanted.model, gpu=wanted.gpu)
+def _client(kubelet: Kubelet, program: str) -> str:
     code, said = kubelet.run_client([sys.executable, "-c", program], env={}, timeout_s=660)
     if code != 0:
         raise NotAnswered(f"the guide's call ended with {code}\n{said.strip()}")
@@ -281,7 +284,7 @@ def _guides_call(kubelet: Kubelet, wanted: Call) -> str:
 
 
 def _compare(kubelet: Kubelet, golden: Path) -> tuple[bool, list[str]]:
-    argv = [sys.executable, "-m", "sie_airgap", "golden", "compare", str(golden), "--url", f"http://localhost:{PORT}"]
+    argv = [sys.executable, "-m", "sie_airgap", "golden", "compare", str(golden), "--url", URL]
     code, said = kubelet.run_client(argv, env={}, timeout_s=660)
     if code not in (0, 9):
         raise NotAnswered(f"the comparison with `{golden}` ended with {code}\n{said.strip()}")

@@ -62,6 +62,23 @@ def write(
     return folder
 
 
+def write_cross_encoder(folder: Path, *, seed: int = 0) -> Path:
+    """A snapshot of a reranker, as transformers writes a `BertForSequenceClassification` of one label."""
+    folder.mkdir(parents=True, exist_ok=True)
+    head = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
+    _write_json(folder / "config.json", CONFIG | head)
+    settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": MAX_TOKENS}
+    _write_json(folder / "tokenizer_config.json", settings)
+    _write_json(folder / "tokenizer.json", TOKENIZER)
+    random = np.random.default_rng([seed, 1])
+    shapes = {"bert.pooler.dense": (HIDDEN, HIDDEN), "classifier": (1, HIDDEN)}
+    layers = {f"{at}.weight": random.normal(0, 0.3, shape).astype(np.float32) for at, shape in shapes.items()}
+    biases = {f"{at}.bias": np.zeros(shape[0], np.float32) for at, shape in shapes.items()}
+    encoder = {f"bert.{name}": array for name, array in weights(seed)}
+    write_safetensors(folder / "model.safetensors", {**encoder, **layers, **biases})
+    return folder
+
+
 def write_safetensors(path: Path, arrays: Mapping[str, NDArray[np.float32]], dtype: Stored = "F32") -> None:
     header, data = {}, bytearray()
     for name, array in arrays.items():

@@ -9,7 +9,7 @@ model takes any bytes for a picture, and its numbers depend on every one of them
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 
 from sie_core.catalog.catalog import Bundle, Catalog
@@ -29,6 +29,7 @@ from sie_server.api.inference import Identity
 from sie_server.api.routes import Worker
 from sie_server.engine.engine import Engine, Limits
 from sie_server.engine.residency import Made, Resident, Say, State, Take
+from sie_server.models.calls import Model
 from sie_testing.tiny import VOCABULARY, TinyModel
 
 WHOLE = ModelId("acme/whole")
@@ -56,20 +57,33 @@ SPECS = (
 
 
 @contextmanager
-def tiny_worker(*, machine_profile: str = "l4", max_body_bytes: int = 1 << 20) -> Iterator[str]:
-    """The URL of a worker whose `acme/whole` and `acme/plain` are loaded; it ends with the block."""
+def tiny_worker(
+    *,
+    machine_profile: str = "l4",
+    max_body_bytes: int = 1 << 20,
+    specs: Sequence[ModelSpec] = SPECS,
+    load: Callable[[ModelSpec], Model] = lambda spec: TinyModel(outputs=("dense", "sparse", "multivector")),
+) -> Iterator[str]:
+    """The URL of a worker whose models are loaded, `acme/whole` and `acme/plain`; it ends with the block.
+
+    Args:
+        specs: of other models, which `load` makes.
+    """
     listener = bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     loaded, listening = threading.Semaphore(0), threading.Event()
     stop: list[tuple[asyncio.AbstractEventLoop, Drain]] = []
 
+    def made(spec: ModelSpec, say: Say, take: Take) -> Made:
+        return Made(load(spec), REVISION, verified=True)
+
     async def main() -> None:
         drain = Drain()
         stop.append((asyncio.get_running_loop(), drain))
-        engine = Engine(_load, limits=LIMITS, kept=[spec.id for spec in SPECS], on_change=_counting(loaded))
+        engine = Engine(made, limits=LIMITS, kept=[spec.id for spec in specs], on_change=_counting(loaded))
         worker = Worker(
             engine,
-            Catalog.of(SPECS, [Bundle(name=BundleName("default"), models="all")]),
+            Catalog.of(specs, [Bundle(name=BundleName("default"), models="all")]),
             identity=Identity("tiny", "default", "default", machine_profile),
             auth=configure("none", ()),
             drain=drain,
@@ -79,7 +93,7 @@ def tiny_worker(*, machine_profile: str = "l4", max_body_bytes: int = 1 << 20) -
         @asynccontextmanager
         async def lifespan() -> AsyncIterator[None]:
             engine.start()
-            for spec in SPECS:
+            for spec in specs:
                 engine.residency.begin(spec)
             try:
                 yield
@@ -99,17 +113,13 @@ def tiny_worker(*, machine_profile: str = "l4", max_body_bytes: int = 1 << 20) -
     thread = threading.Thread(target=lambda: asyncio.run(main()), name="tiny-worker")
     thread.start()
     try:
-        if not listening.wait(30) or not all(loaded.acquire(timeout=30) for _ in SPECS):
+        if not listening.wait(30) or not all(loaded.acquire(timeout=30) for _ in specs):
             raise RuntimeError("the tiny worker is not ready")
         yield url
     finally:
         loop, drain = stop[0]
         loop.call_soon_threadsafe(lambda: drain.begin(linger=False))
         thread.join()
-
-
-def _load(spec: ModelSpec, say: Say, take: Take) -> Made:
-    return Made(TinyModel(outputs=("dense", "sparse", "multivector")), REVISION, verified=True)
 
 
 def _counting(loaded: threading.Semaphore) -> Callable[[ModelId, State], None]:

@@ -7,9 +7,9 @@ import click
 from sie_airgap.blobs import GOLDEN_NAME, BlobFolder, lock_of, write_atomically
 from sie_airgap.cli.console import Console, output_option, store_option
 from sie_airgap.failures import Differs, Misused
-from sie_airgap.golden import Golden, decode_golden, encode_golden
 from sie_airgap.golden import compare as compare_answers
 from sie_airgap.golden import record as record_answers
+from sie_airgap.golden_file import Golden, decode_golden, encode_golden
 from sie_airgap.grading import Grade
 from sie_airgap.progress import counted
 from sie_core.artifacts.lock import lock_digest
@@ -27,12 +27,15 @@ def golden() -> None:
 @store_option
 @output_option
 def record_command(url: str, store: Path, output: str) -> None:
-    """Ask a worker for the vectors of fixed texts, and keep them in the store: `pack` carries them along."""
+    """Ask a worker what each model makes of fixed texts, and keep it in the store: `pack` carries it along.
+
+    Each model is asked for every output that it declares: vectors, weights, scores, what it finds.
+    """
     console = Console(output)
     lock = lock_of(BlobFolder(store))
     recorded = record_answers([model for model in lock.models if not model.is_lora], lock_digest(lock), url)
     write_atomically(store / GOLDEN_NAME, encode_golden(recorded))
-    count = sum(len(model.answers) for model in recorded.models)
+    count = sum(len(series.answers) for model in recorded.models for series in model.series)
     text = f"{counted(count, 'answer')} of {counted(len(recorded.models), 'model')} recorded in {store / GOLDEN_NAME}"
     console.data(text, {"answers": count, "models": len(recorded.models), "file": str(store / GOLDEN_NAME)})
 
@@ -43,7 +46,7 @@ def record_command(url: str, store: Path, output: str) -> None:
 @click.option("--gpu", metavar="PROFILE", help="The machine profile to ask through a gateway.")
 @output_option
 def compare_command(file: Path, url: str, gpu: str | None, output: str) -> None:
-    """Ask the same texts again and grade the answers against FILE; exit 9 when one is different."""
+    """Ask the same again and grade the answers against FILE; exit 9 when one is different."""
     console = Console(output)
     compared = compare_answers(_read(file), url, gpu=gpu)
     lines = [line for one in compared for line in one.lines()]
@@ -60,4 +63,4 @@ def _read(file: Path) -> Golden:
     try:
         return decode_golden(file.read_bytes())
     except ValueError as error:
-        raise Misused(f"{file}: {error}") from error
+        raise Misused(f"{file}: {error}", hint="`sie-airgap golden record` on the connected side writes it") from error

@@ -13,10 +13,11 @@ from sie_airgap import far_side as far_sides
 from sie_airgap.blobs import GOLDEN_NAME, Blobs, write_atomically
 from sie_airgap.cli.console import Console, opened, output_option
 from sie_airgap.failures import Differs, Expected, Incomplete, Misused, raise_all
+from sie_airgap.guides_call import GuidesCall
 from sie_airgap.helm import find
 from sie_airgap.images import read_chart
 from sie_airgap.netns import NamespaceError
-from sie_airgap.rehearse import PORT, Call, NotCounted, Release, Report, Stage, attempts_text, egress, lines, stage
+from sie_airgap.rehearse import PORT, URL, Call, NotCounted, Release, Report, Stage, attempts_text, egress, lines, stage
 from sie_airgap.rehearse import call as make_call
 from sie_airgap.relay import relay
 from sie_core.artifacts.lock import Lock
@@ -112,7 +113,7 @@ def rehearse(
             report = make_call(on, wanted, say)
             console.data("\n".join(lines(report)), _facts(report, wanted))
             if keep:
-                _keep(on, wanted, console)
+                _keep(on, wanted, report.made, console)
     _raise_findings(report)
 
 
@@ -143,14 +144,13 @@ def _golden(blobs: Blobs, folder: Path) -> Path | None:
     return folder / GOLDEN_NAME
 
 
-def _keep(on: Stage, wanted: Call, console: Console) -> None:
+def _keep(on: Stage, wanted: Call, made: GuidesCall, console: Console) -> None:
     listen = f"127.0.0.1:{PORT}"
 
     def listening() -> None:
-        console.note(f"kept running until Ctrl-C; call it on http://localhost:{PORT}:")
-        console.note("  from sie_sdk import SIEClient")
-        console.note(f"  client = SIEClient('http://localhost:{PORT}')")
-        console.note(f"  client.encode('{wanted.model}', {{'text': 'hello world'}}, gpu='{wanted.gpu}')['dense'].shape")
+        console.note(f"kept running until Ctrl-C; call it on {URL}:")
+        for line in made.lines(wanted.model, wanted.gpu, url=URL):
+            console.note(f"  {line}")
 
     with suppress(KeyboardInterrupt):
         asyncio.run(relay(listen, on.address(), listening=listening))
@@ -159,6 +159,7 @@ def _keep(on: Stage, wanted: Call, console: Console) -> None:
 def _facts(report: Report, wanted: Call) -> dict[str, object]:
     return {
         "model": wanted.model,
+        "verb": report.made.verb,
         "printed": report.printed,
         "golden": list(report.golden),
         "differs": report.differs,
