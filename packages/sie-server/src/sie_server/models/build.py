@@ -14,6 +14,7 @@ from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
 from sie_server.models.choosing import dims_of, heads_of, tasks_of
 from sie_server.models.engines import Device, EngineName, open_engine
+from sie_server.models.heads.gliclass import NETWORK, network_config
 from sie_server.models.heads.head import HIDDEN
 from sie_server.models.lora import read_lora
 from sie_server.models.model import LoadedModel, Network, Tower
@@ -73,7 +74,8 @@ def load(
     backbone = BACKBONES[derived.architecture]
     checkpoint = open_checkpoint(at)
     config_json = (at / CONFIG).read_bytes()
-    config = backbone.adapt(backbone.read(config_json), Asked(derived.max_tokens, spec.causal))
+    of_network = config_json if derived.inside is None else network_config(config_json)
+    config = backbone.adapt(backbone.read(of_network), Asked(derived.max_tokens, spec.causal))
     tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
     # Here and not above: the tokenizer is read while the engine is imported.
@@ -86,7 +88,8 @@ def load(
     def network(loras: Loras) -> Network:
         ops = opened.ops(checkpoint, decided)
         adapted: Ops[Any] = cast(Ops[Any], AdaptedOps(ops, loras)) if loras.layers else ops
-        hidden = backbone.build(adapted, config, _prefix(backbone, checkpoint))
+        outer = "" if derived.inside is None else NETWORK
+        hidden = backbone.build(adapted, config, _prefix(backbone, checkpoint, outer))
         ops.output(HIDDEN, hidden)
         for head in heads.values():
             head.build(adapted, hidden)
@@ -99,7 +102,7 @@ def load(
         dims=dims_of(derived),
         max_tokens=derived.max_tokens,
         text=Tower(adapting or network(Loras()), heads),
-        tasks=tasks_of(derived, tokenizer.result()),
+        tasks=tasks_of(derived, tokenizer.result(), heads),
         loras=None if adapting is None else lambda name, at: adapting.add(read_lora(name, at, checkpoint)),
         with_lora=with_lora,
     )
@@ -116,9 +119,14 @@ def _derived(spec: ModelSpec, folder: Path) -> Derived:
         raise LoadError(f"`{spec.id}` in `{folder}`: {error}") from error
 
 
-def _prefix(backbone: Backbone, checkpoint: Checkpoint) -> str:
-    """The one that the checkpoint has; the first where it has none, so that what is missing is named."""
-    return next((prefix for prefix in backbone.prefixes if prefix + backbone.probe in checkpoint), backbone.prefixes[0])
+def _prefix(backbone: Backbone, checkpoint: Checkpoint, outer: str) -> str:
+    """The one that the checkpoint has; the first where it has none, so that what is missing is named.
+
+    Args:
+        outer: what stands before it, of a network inside another.
+    """
+    prefixes = [outer + prefix for prefix in backbone.prefixes]
+    return next((prefix for prefix in prefixes if prefix + backbone.probe in checkpoint), prefixes[0])
 
 
 class _Meanwhile(Generic[T]):

@@ -1,17 +1,19 @@
 """Which heads and tasks a completed spec asks for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from sie_core.catalog.derive import Derived
 from sie_core.catalog.spec import DenseHead
 from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Task, Wanted
 from sie_server.models.heads.classify import read_classify
+from sie_server.models.heads.gliclass import Gliclass, read_gliclass
 from sie_server.models.heads.head import Head
 from sie_server.models.heads.pooled import Pooled
 from sie_server.models.heads.verdict import read_verdict
 from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
+from sie_server.models.tasks.labels import extract_labels
 from sie_server.models.tasks.pairs import ScorePairs
 from sie_server.models.tasks.task import Task as TaskOf
 from sie_server.models.tasks.verdict import score_verdicts
@@ -28,6 +30,8 @@ def heads_of(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokeni
     if derived.score is not None and derived.score.head == "verdict":
         yes, no = (tokenizer().token_id(word or "") for word in (derived.score.yes, derived.score.no))
         heads["logits"] = read_verdict(config, yes=yes, no=no)
+    if derived.extract is not None and derived.extract.head == "labels":
+        heads["logits"] = read_gliclass(config, lambda written: tokenizer().token_id(written))
     return heads
 
 
@@ -50,7 +54,7 @@ def prompts_of(derived: Derived) -> dict[str | None, Prompts]:
     return {None: plain, **variants}
 
 
-def tasks_of(derived: Derived, tokenizer: TextTokenizer) -> dict[Task, TaskOf]:
+def tasks_of(derived: Derived, tokenizer: TextTokenizer, heads: Mapping[Wanted, Head]) -> dict[Task, TaskOf]:
     spec = derived.given
     tasks: dict[Task, TaskOf] = {}
     prompts = prompts_of(derived)
@@ -61,4 +65,6 @@ def tasks_of(derived: Derived, tokenizer: TextTokenizer) -> dict[Task, TaskOf]:
         tasks["score"] = ScorePairs(spec.id, tokenizer, prompts, derived.score.activation)
     if derived.score is not None and derived.score.head == "verdict":
         tasks["score"] = score_verdicts(derived, tokenizer, prompts)
+    if isinstance(head := heads.get("logits"), Gliclass):
+        tasks["extract"] = extract_labels(derived, tokenizer, head)
     return tasks

@@ -77,8 +77,10 @@ def read_encoder(spec: ModelSpec, read: Reader, where: str) -> Config | None:
     inside = read_json(read, where, _Config).encoder_config
     if inside is None:
         raise ValueError(f"`{where}` has no `{ENCODER}`, which says what its network is")
+    # All that transformers knows of any network is written there, null where it means nothing.
+    said = {name: value for name, value in inside.items() if value is not None}
     try:
-        return msgspec.convert({"model_type": _USUAL} | inside, Config)
+        return msgspec.convert({"model_type": _USUAL} | said, Config)
     except msgspec.ValidationError as error:
         raise ValueError(f"`{ENCODER}` in `{where}` cannot be read: {error}") from error
 

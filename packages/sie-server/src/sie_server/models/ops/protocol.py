@@ -137,7 +137,8 @@ class Ops(Protocol[X]):
             scale: of the products; None: size ** -0.5.
             causal: whether a token sees only itself and those before it.
             window: a token sees those at a distance of at most this; None: all.
-            bias: (heads, G, G) or (1, heads, G, G), added to the scaled products of every item.
+            bias: (heads, G, G) or (1, heads, G, G), added to the scaled products of every item; or (S, 1, 1, G), to
+                those of each item's own keys.
             relative: what else is added to them; needs as many heads of keys as of queries.
         """
         ...
@@ -154,6 +155,15 @@ class Ops(Protocol[X]):
         """`make(weight)`, computed in float32 when the model is loaded and not in every pass; no feeds in it."""
         ...
 
+    def lstm(self, x: X, weight: X, recurrent: X, bias: X) -> X:
+        """(S, G, in) → (S · G, size): one layer from the first cell of each row to the last, as torch has it.
+
+        Args:
+            weight: (4 size, in), of input, forget, cell and output gate; `recurrent` (4 size, size) likewise.
+            bias: (4 size,), of both together.
+        """
+        ...
+
     def largest_shares(self, x: X, count: int) -> X:
         """(T, n): the softmax over the last axis, and 0 for all but its `count` largest."""
         ...
@@ -164,6 +174,10 @@ class Ops(Protocol[X]):
 
     def item_mean(self, x: X) -> X:
         """(T, width) → (S, width): the mean of each item's tokens."""
+        ...
+
+    def weighted(self, x: X, shares: X) -> X:
+        """(T, width), (N, T) → (N, width): sums of tokens, each times its share."""
         ...
 
     def output(self, name: str, x: X) -> None:

@@ -193,6 +193,20 @@ class OpenvinoOps:
         self._made_bytes += sum(array.nbytes for array in made)
         return [op.constant(array) for array in made]
 
+    def lstm(self, x: Any, weight: Any, recurrent: Any, bias: Any) -> Any:
+        size = _sizes(recurrent)[1]
+        self._packed_weights += math.prod(_sizes(weight)) + math.prod(_sizes(recurrent))
+        axes = op.shape_of(x, "i64")
+        items, cells = (op.gather(axes, op.constant(np.array([axis])), self._first_axis) for axis in (0, 1))
+        one = op.constant(np.array([1], np.int64))
+        state = op.broadcast(op.constant(np.float32(0)), op.concat([items, one, op.constant(np.array([size]))], 0))
+        # Of whole rows, and said so that the plugin sees it: what stands after an item's end is not read.
+        lengths = op.broadcast(cells, items)
+        # torch has input, forget, cell, output; here it is forget, input, cell, output.
+        weights = [self._gates(weights, size) for weights in (weight, recurrent, bias)]
+        found = op.lstm_sequence(x, state, state, lengths, *weights, size, "forward")
+        return op.reshape(found.output(0), op.constant(np.array([-1, size], np.int64)), False)
+
     def largest_shares(self, x: Any, count: int) -> Any:
         last = op.constant(np.array([-1], np.int64))
         shares = op.softmax(x, -1)
@@ -208,6 +222,9 @@ class OpenvinoOps:
     def item_mean(self, x: Any) -> Any:
         cells = op.gather(x, self.feed(ROWS), self._first_axis)
         return op.reduce_sum(op.multiply(cells, self.feed(SHARES)), op.constant(np.array([1], np.int32)), False)
+
+    def weighted(self, x: Any, shares: Any) -> Any:
+        return op.matmul(shares, x, False, False)
 
     def output(self, name: str, x: Any) -> None:
         self._outputs[name] = x
@@ -264,6 +281,11 @@ class OpenvinoOps:
                 flat = op.reshape(op.matmul(grid, across, False, False), folded, True)
                 terms.append(op.gather(flat, self.feed(at), op.constant(np.int32(2))))
         return terms[0] if len(terms) == 1 else op.add(*terms)
+
+    def _gates(self, weights: Any, size: int) -> Any:
+        """(4 size, …) → (1, 4 size, …), input and forget gate the other way round."""
+        order = np.concatenate([np.arange(size, 2 * size), np.arange(size), np.arange(2 * size, 4 * size)])
+        return op.unsqueeze(op.gather(weights, op.constant(order.astype(np.int32)), self._first_axis), self._first_axis)
 
     def _unfused(self, x: Any) -> Any:
         """The same, by a multiplication with 1 that the compiler cannot see through; nothing of it in bf16."""

@@ -159,6 +159,15 @@ class TorchOps:
         self._dtype = dtype
         return made
 
+    def lstm(self, x: Value, weight: Value, recurrent: Value, bias: Value) -> Value:
+        def read(x: Any, weight: Any, recurrent: Any, bias: Any) -> Any:
+            state = x.new_zeros(1, len(x), recurrent.shape[1])
+            weights = [weight, recurrent, bias, torch.zeros_like(bias)]
+            found = torch.lstm(x.float(), (state, state), weights, True, 1, 0.0, False, False, True)
+            return found[0].flatten(0, 1)
+
+        return self._step(read, x, weight, recurrent, bias)
+
     def largest_shares(self, x: Value, count: int) -> Value:
         def largest(x: Any) -> Any:
             shares = x.float().softmax(-1)
@@ -177,6 +186,9 @@ class TorchOps:
             return (x.float()[batch.feed(ROWS)] * batch.feed(SHARES)).sum(1)
 
         return self._step(mean, BATCH, x)
+
+    def weighted(self, x: Value, shares: Value) -> Value:
+        return self._step(lambda x, shares: shares @ x.float(), x, shares)
 
     def output(self, name: str, x: Value) -> None:
         self._outputs[name] = x
