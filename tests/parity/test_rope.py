@@ -179,11 +179,11 @@ def nomic_v2_weights(config: dict[str, Any]) -> Table:
     return {name: random.normal(0, 0.3, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: np.ndarray) -> Any:
     return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
 
 
-def softmax(x: np.ndarray) -> np.ndarray:
+def softmax(x: np.ndarray) -> Any:
     powers = np.exp(x - x.max(-1, keepdims=True))
     return powers / powers.sum(-1, keepdims=True)
 
@@ -195,7 +195,7 @@ class NomicV2:
     config: dict[str, Any]
     weights: Table
 
-    def vector(self, ids: list[int]) -> np.ndarray:
+    def vector(self, ids: list[int]) -> Any:
         """The mean of the hidden states, of length 1."""
         x = self.weights["embeddings.word_embeddings.weight"][ids].astype(float)
         x = self.norm(x + self.weights["embeddings.token_type_embeddings.weight"][0], "emb_ln")
@@ -209,21 +209,21 @@ class NomicV2:
             x = self.norm(x + made, at + "norm2")
         return x.mean(0) / np.linalg.norm(x.mean(0))
 
-    def linear(self, x: np.ndarray, at: str) -> np.ndarray:
+    def linear(self, x: np.ndarray, at: str) -> Any:
         return x @ self.weights[at + ".weight"].T.astype(float) + self.weights[at + ".bias"]
 
-    def norm(self, x: np.ndarray, at: str) -> np.ndarray:
+    def norm(self, x: np.ndarray, at: str) -> Any:
         centred = x - x.mean(-1, keepdims=True)
         scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + self.config["layer_norm_epsilon"])
         return scaled * self.weights[at + ".weight"] + self.weights[at + ".bias"]
 
-    def turned(self, x: np.ndarray) -> np.ndarray:
+    def turned(self, x: np.ndarray) -> Any:
         half = x.shape[-1] // 2
         angle = np.arange(len(x))[:, None, None] * self.config["rotary_emb_base"] ** -(np.arange(half) / half)
         first, second, cosine, sine = x[..., :half], x[..., half:], np.cos(angle), np.sin(angle)
         return np.concatenate([first * cosine - second * sine, second * cosine + first * sine], -1)
 
-    def attended(self, x: np.ndarray, at: str) -> np.ndarray:
+    def attended(self, x: np.ndarray, at: str) -> Any:
         heads = self.config["n_head"]
         parts = np.split(self.linear(x, at + "attn.Wqkv"), 3, -1)
         query, key, value = (part.reshape(len(x), heads, -1) for part in parts)
@@ -231,7 +231,7 @@ class NomicV2:
         seen = np.einsum("hqk,khd->qhd", softmax(products), value)
         return self.linear(seen.reshape(len(x), -1), at + "attn.out_proj")
 
-    def mixed(self, token: np.ndarray, at: str) -> np.ndarray:
+    def mixed(self, token: np.ndarray, at: str) -> Any:
         shares = softmax(self.weights[at + "router.layer.weight"].astype(float) @ token)
         found = self.weights[at + "experts.bias"].astype(float)
         for expert in np.argsort(shares)[-self.config["moe_top_k"] :]:

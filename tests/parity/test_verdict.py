@@ -143,7 +143,7 @@ def theirs(
     return np.array(found)
 
 
-def scores(logits: np.ndarray, family: str) -> np.ndarray:
+def scores(logits: np.ndarray, family: str) -> Any:
     """Qwen's is the probability of yes; mxbai's how much larger its logit is."""
     if family == "mxbai":
         return logits[:, 0] - logits[:, 1]
