@@ -7,12 +7,14 @@ from sie_core.catalog.spec import DenseHead
 from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Task, Wanted
 from sie_server.models.heads.classify import read_classify
+from sie_server.models.heads.entailment import read_entailment
 from sie_server.models.heads.gliclass import Gliclass, read_gliclass
 from sie_server.models.heads.head import Head
 from sie_server.models.heads.pooled import Pooled
 from sie_server.models.heads.verdict import read_verdict
 from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
+from sie_server.models.tasks.entailment import ExtractEntailed
 from sie_server.models.tasks.labels import extract_labels
 from sie_server.models.tasks.pairs import ScorePairs
 from sie_server.models.tasks.task import Task as TaskOf
@@ -32,6 +34,8 @@ def heads_of(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokeni
         heads["logits"] = read_verdict(config, yes=yes, no=no)
     if derived.extract is not None and derived.extract.head == "labels":
         heads["logits"] = read_gliclass(config, lambda written: tokenizer().token_id(written))
+    if derived.extract is not None and derived.extract.head == "entailment":
+        heads["logits"] = read_entailment(config)
     return heads
 
 
@@ -65,6 +69,11 @@ def tasks_of(derived: Derived, tokenizer: TextTokenizer, heads: Mapping[Wanted, 
         tasks["score"] = ScorePairs(spec.id, tokenizer, prompts, derived.score.activation)
     if derived.score is not None and derived.score.head == "verdict":
         tasks["score"] = score_verdicts(derived, tokenizer, prompts)
+    extract = derived.extract
+    if extract is not None and extract.head == "entailment" and extract.hypothesis is not None:
+        tasks["extract"] = ExtractEntailed(
+            spec.id, tokenizer, derived.max_tokens, extract.hypothesis, bool(extract.multi_label)
+        )
     if isinstance(head := heads.get("logits"), Gliclass):
         tasks["extract"] = extract_labels(derived, tokenizer, head)
     return tasks

@@ -21,8 +21,8 @@ from sie_server.models.tokenizer_settings import FILE, SETTINGS, Role, Settings,
 
 __all__ = ["FILE", "SETTINGS", "Located", "TextTokenizer", "Tokenized", "Truncate", "load_tokenizer"]
 
-Truncate = Literal["longest_first", "only_second"]
-"""Which text of a pair that is too long loses tokens: the longer one, then both; or the second alone."""
+Truncate = Literal["longest_first", "only_first", "only_second"]
+"""Which text of a pair that is too long loses tokens: the longer one, then both; or one of them alone."""
 
 NO_WORD: Final = -1
 """The word of a special token."""
@@ -239,6 +239,8 @@ def _kept(first: int, second: int, room: int, truncate: Truncate) -> tuple[int, 
     """How many tokens of each text stay."""
     if first + second <= room:
         return first, second
+    if truncate == "only_first":
+        return max(room - second, 0), min(second, room)
     if truncate == "only_second":
         return min(first, room), max(room - first, 0)
     shorter, longer = min(first, second), max(first, second)

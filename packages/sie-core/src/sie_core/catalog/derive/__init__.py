@@ -15,6 +15,7 @@ from typing import Final, Literal, get_args
 import msgspec
 
 from sie_core.catalog.derive.dense import complete_dense
+from sie_core.catalog.derive.extract import complete_entailment
 from sie_core.catalog.derive.labels import ENCODER, complete_labels, read_encoder
 from sie_core.catalog.derive.modules import read_modules
 from sie_core.catalog.derive.multivector import complete_multivector
@@ -172,6 +173,9 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         origins |= {f"score.{name}": origin for name, origin in found.items()}
     if encoder is not None and spec.extract is not None:
         extract, found = complete_labels(spec.extract, read, where)
+        origins |= {f"extract.{name}": origin for name, origin in found.items()}
+    if spec.extract is not None and spec.extract.head == "entailment":
+        extract, found = complete_entailment(spec.extract, read, where)
         origins |= {f"extract.{name}": origin for name, origin in found.items()}
     origins |= {"query": query.origin, "document": document.origin}
     return Derived(
