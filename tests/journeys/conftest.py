@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sie_airgap.netns import missing_tools, tool
+from sie_core.catalog.catalog import Catalog
 from sie_core.ids import Revision
 from sie_testing import parts
-from sie_testing.demo.stage import COMMIT, MODEL
+from sie_testing.demo.stage import MODEL
 from sie_testing.hub import Hub, serving_hub
 
 CHECKOUT = Path(__file__).parents[2]
@@ -53,18 +54,27 @@ def airgap() -> Airgap:
     return called
 
 
-HubOf = Callable[[Path], AbstractContextManager[str]]
+HubOf = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")
 def hub_of() -> HubOf:
-    """`with hub_of(FOLDER) as url`: the genuine MiniLM at the commit that our spec names; gone at the block's end."""
+    """`with hub_of(FOLDER) as url`: the genuine MiniLM at the commit that our spec names; gone at the block's end.
+
+    `also={MODEL: SNAPSHOT}`: other models of our catalog beside it.
+    """
 
     @contextmanager
-    def serving(folder: Path) -> Iterator[str]:
-        (folder / MODEL).parent.mkdir(parents=True)
-        (folder / MODEL).symlink_to(parts.minilm_folder())
-        with serving_hub(Hub(folder, pins={MODEL: Revision(COMMIT)})) as url:
+    def serving(folder: Path, also: Mapping[str, Path] | None = None) -> Iterator[str]:
+        pins: dict[str, Revision] = {}
+        for model, snapshot in {MODEL: parts.minilm_folder(), **(also or {})}.items():
+            (folder / model).parent.mkdir(parents=True)
+            (folder / model).symlink_to(snapshot)
+            spec = Catalog.shipped().find(model)
+            assert spec is not None
+            assert spec.revision is not None
+            pins[model] = spec.revision
+        with serving_hub(Hub(folder, pins=pins)) as url:
             yield url
 
     return serving

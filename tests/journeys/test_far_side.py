@@ -1,9 +1,11 @@
 """What goes wrong on the far side, as an operator meets it: the exit code, and words that say what and where.
 
-One far side for all: a real bucket on its bridge with the real MiniLM, and the chart from the toolkit's own store.
+One far side for all: a real bucket on its bridge with the real MiniLM and a tiny reranker, and the chart from the
+toolkit's own store. The reranker is the lock's first model, so that it is the one that is called.
 Each test changes one thing of a rehearsal that would succeed (`test_demo.py` shows that it does).
 """
 
+import ast
 import copy
 import json
 import subprocess
@@ -16,13 +18,15 @@ from typing import Any
 import pytest
 import yaml
 
-from sie_testing import parts, seaweed
+from sie_core.ids import ModelId
+from sie_testing import parts, seaweed, tiny_bert
 from sie_testing.demo.stage import MODEL
 from sie_testing.images import write_images
 
 CHECKOUT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 AIRGAP = str(BIN / "sie-airgap")
+RERANKER = ModelId("cross-encoder/ms-marco-MiniLM-L-6-v2")
 BUCKET = "s3://sie-models-private"
 Object = dict[str, Any]
 KEYS = {"AWS_ACCESS_KEY_ID": seaweed.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": seaweed.SECRET_KEY}
@@ -45,19 +49,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store(folder: Path, airgap, hub_of) -> Path:
-    """What was carried: the model, the chart and its images."""
+    """What was carried: the models, the chart and its images."""
     write_images(folder / "images")
     chart = ["--chart", str(CHECKOUT / "charts" / "sie-cluster"), "--helm", str(parts.helm())]
     images = ["--image-source", f"ghcr.io/superlinked=oci:{folder / 'images'}"]
-    with hub_of(folder / "hub") as hub:
-        airgap("lock", "--model", MODEL, *chart, *images, cwd=folder, env={"HF_ENDPOINT": hub})
+    reranker = tiny_bert.write_cross_encoder(folder / "reranker", positions=512)
+    with hub_of(folder / "hub", also={RERANKER: reranker}) as hub:
+        airgap("lock", "--model", MODEL, "--model", RERANKER, *chart, *images, cwd=folder, env={"HF_ENDPOINT": hub})
         airgap("snapshot", *images, cwd=folder, env={"HF_ENDPOINT": hub})
     return folder / "airgap-store"
 
 
 @pytest.fixture(scope="module")
 def endpoint(folder: Path, store: Path, far_side) -> Iterator[str]:
-    """A bucket on the far side's bridge, with the model under `weights/`."""
+    """A bucket on the far side's bridge, with the models under `weights/`."""
     words = far_side.inside([sys.executable, "-c", SERVE_BUCKET, str(folder), "10.77.0.1"])
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -152,7 +157,7 @@ def test_model_that_is_missing_in_a_bucket_without_a_lock_is_named_and_exit_4(ri
     code, (error,) = errors(right.with_bucket(url=f"{BUCKET}/another-folder/", lock=None, requireVerified=None))
 
     assert code == 4
-    assert f"`{MODEL}` is not in {BUCKET}/another-folder/" in error
+    assert f"`{RERANKER}` is not in {BUCKET}/another-folder/" in error
 
 
 def test_secret_that_the_chart_names_and_nobody_applies_is_named_and_exit_4(right, errors):
@@ -193,7 +198,8 @@ def test_program_that_tries_to_leave_is_found_though_everything_works_and_exit_1
     report, (error,) = json.loads(done.out), told(done.err)
 
     assert done.code == 11
-    assert report["printed"] == "(384,)"
+    assert (report["model"], report["verb"]) == (RERANKER, "score")
+    assert {item for item, _ in ast.literal_eval(report["printed"])} == {"item-0", "item-1"}
     assert report["egress_attempts"] == 1
     assert report["namespaces"]["pod curious"] == "1 TCP to tcp 203.0.113.9:443"
     assert "pod curious: 1 TCP to tcp 203.0.113.9:443" in error

@@ -62,11 +62,11 @@ def write(
     return folder
 
 
-def write_cross_encoder(folder: Path, *, seed: int = 0) -> Path:
+def write_cross_encoder(folder: Path, *, seed: int = 0, positions: int = POSITIONS) -> Path:
     """A snapshot of a reranker, as transformers writes a `BertForSequenceClassification` of one label."""
     folder.mkdir(parents=True, exist_ok=True)
     head = {"architectures": ["BertForSequenceClassification"], "id2label": {"0": "LABEL_0"}}
-    _write_json(folder / "config.json", CONFIG | head)
+    _write_json(folder / "config.json", CONFIG | head | {"max_position_embeddings": positions})
     settings = {"tokenizer_class": "BertTokenizer", "do_lower_case": True, "model_max_length": MAX_TOKENS}
     _write_json(folder / "tokenizer_config.json", settings)
     _write_json(folder / "tokenizer.json", TOKENIZER)
@@ -74,7 +74,7 @@ def write_cross_encoder(folder: Path, *, seed: int = 0) -> Path:
     shapes = {"bert.pooler.dense": (HIDDEN, HIDDEN), "classifier": (1, HIDDEN)}
     layers = {f"{at}.weight": random.normal(0, 0.3, shape).astype(np.float32) for at, shape in shapes.items()}
     biases = {f"{at}.bias": np.zeros(shape[0], np.float32) for at, shape in shapes.items()}
-    encoder = {f"bert.{name}": array for name, array in weights(seed)}
+    encoder = {f"bert.{name}": array for name, array in weights(seed, positions)}
     write_safetensors(folder / "model.safetensors", {**encoder, **layers, **biases})
     return folder
 
@@ -89,7 +89,7 @@ def write_safetensors(path: Path, arrays: Mapping[str, NDArray[np.float32]], dty
     path.write_bytes(len(head).to_bytes(8, "little") + head + data)
 
 
-def weights(seed: int) -> list[tuple[str, NDArray[np.float32]]]:
+def weights(seed: int, positions: int = POSITIONS) -> list[tuple[str, NDArray[np.float32]]]:
     """Every tensor by name, as transformers names them."""
     random = np.random.default_rng(seed)
 
@@ -103,7 +103,7 @@ def weights(seed: int) -> list[tuple[str, NDArray[np.float32]]]:
         name, spread = table(f"{at}.weight", HIDDEN)
         return [(name, 1 + spread), table(f"{at}.bias", HIDDEN)]
 
-    tables = {"word": len(VOCABULARY), "position": POSITIONS, "token_type": 2}
+    tables = {"word": len(VOCABULARY), "position": positions, "token_type": 2}
     made = [table(f"embeddings.{name}_embeddings.weight", rows, HIDDEN) for name, rows in tables.items()]
     made += norm("embeddings.LayerNorm")
     for layer in range(LAYERS):
