@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
-from sie_core.catalog.spec import DenseHead, ModelSpec
+from sie_core.catalog.spec import DenseHead, ExtractHead, ModelSpec
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
 from sie_server.models import build
@@ -322,3 +322,10 @@ def test_pictures_of_another_size_are_refused_when_loading(load_model: Load, tmp
 
     with pytest.raises(LoadError, match=r"makes pictures of 40 × 40, `image_size` in `config.json` is 30"):
         load_model(spec(), folder)
+
+
+def test_other_outputs_than_one_vector_are_refused_when_loading(load_model: Load, tmp_path: Path) -> None:
+    wrong = ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead(), extract=ExtractHead(head="spans"))
+
+    with pytest.raises(LoadError, match=r"has `dense`, `json`: a model of texts and pictures has `dense` alone"):
+        load_model(wrong, save(tmp_path, "clip"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from sie_core.catalog.derive import Derived, derive
-from sie_core.catalog.spec import DenseHead, ModelSpec
+from sie_core.catalog.spec import DenseHead, ModelSpec, SparseHead
 from sie_core.ids import ModelId
 
 
@@ -92,3 +92,15 @@ def test_a_table_with_more_after_it_is_refused() -> None:
 def test_a_table_outside_the_snapshot_is_refused() -> None:
     with pytest.raises(ValueError, match=r"has a module at `../other`: want a folder of the snapshot"):
         derived({"modules.json": [STATIC | {"path": "../other"}]})
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"architecture": "bert"}, "`architecture` is `bert`, the snapshot is a table of vectors: `static`"),
+        ({"sparse": SparseHead(head="splade")}, "the spec has `dense`, `sparse`: a table has `dense` alone"),
+    ],
+)
+def test_a_spec_of_something_else_is_refused(spec: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        derived({"config.json": MODEL2VEC}, **spec)

@@ -31,7 +31,7 @@ class Static:
 
     folder: str
     max_tokens: Found[int]
-    dense: DenseHead | None
+    dense: DenseHead
     origins: dict[str, str]
 
 
@@ -39,13 +39,17 @@ def read_static(spec: ModelSpec, read: Reader) -> Static | None:
     """None where the snapshot is of another kind.
 
     Raises:
-        ValueError: other modules than the table and a scaling to length 1.
+        ValueError: other modules than the table and a scaling to length 1; a spec of something else.
     """
     modules = read_json(read, MODULES, list[Module], [])
     config = read_json(read, CONFIG, dict[str, Any], {})
     of_model2vec = config.get("model_type") == _MODEL2VEC
     if not of_model2vec and (not modules or modules[0].kind != _KIND):
         return None
+    if spec.architecture not in (None, STATIC):
+        raise ValueError(f"`architecture` is `{spec.architecture}`, the snapshot is a table of vectors: `{STATIC}`")
+    if spec.outputs != ("dense",):
+        raise ValueError(f"the spec has {', '.join(f'`{name}`' for name in spec.outputs)}: a table has `dense` alone")
     kinds = [module.kind for module in modules]
     if kinds not in ([], [_KIND], [_KIND, "Normalize"]):
         listed = ", ".join(f"`{kind}`" for kind in kinds)
@@ -58,12 +62,11 @@ def read_static(spec: ModelSpec, read: Reader) -> Static | None:
     if of_model2vec and "normalize" in config:
         normalize = Found(config["normalize"] is True, CONFIG)
     max_tokens = _max_tokens(spec, read, config, folder, of_model2vec=of_model2vec)
-    dense, origins = None, {"max_tokens": max_tokens.origin}
-    if spec.dense is not None:
-        if spec.dense.normalize is not None:
-            normalize = Found(spec.dense.normalize, SPEC)
-        dense = DenseHead(normalize=normalize.value, dim=spec.dense.dim)
-        origins["dense.normalize"] = normalize.origin
+    head = spec.dense or DenseHead()
+    if head.normalize is not None:
+        normalize = Found(head.normalize, SPEC)
+    dense = DenseHead(normalize=normalize.value, dim=head.dim)
+    origins = {"max_tokens": max_tokens.origin, "dense.normalize": normalize.origin}
     return Static(folder, max_tokens, dense, origins)
 
 
