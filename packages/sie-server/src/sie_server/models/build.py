@@ -13,6 +13,7 @@ from sie_server.models.backbones.known import BACKBONES, Backbone
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
 from sie_server.models.choosing import dims_of, heads_of, tasks_of
+from sie_server.models.choosing_vectors import batch_tokens_of, with_layers
 from sie_server.models.engines import Device, EngineName, open_engine
 from sie_server.models.heads.gliclass import NETWORK, network_config
 from sie_server.models.heads.head import HIDDEN
@@ -72,7 +73,7 @@ def load(
             take=take,
         )
     backbone = BACKBONES[derived.architecture]
-    checkpoint = open_checkpoint(at)
+    checkpoint = with_layers(open_checkpoint(at), derived, folder)
     config_json = (at / CONFIG).read_bytes()
     of_network = config_json if derived.inside is None else network_config(config_json)
     config = backbone.adapt(backbone.read(of_network), Asked(derived.max_tokens, spec.causal))
@@ -105,6 +106,7 @@ def load(
         tasks=tasks_of(derived, tokenizer.result(), heads),
         loras=None if adapting is None else lambda name, at: adapting.add(read_lora(name, at, checkpoint)),
         with_lora=with_lora,
+        batch_tokens=batch_tokens_of(derived),
     )
 
 

@@ -206,6 +206,15 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return _open(_weight_files(folder))
 
 
+def joined(checkpoint: Checkpoint, beside: Mapping[str, Checkpoint]) -> Checkpoint:
+    """One checkpoint of several: the tensors of those beside it have their key before their names."""
+    files, tensors = dict(checkpoint._files), dict(checkpoint._tensors)
+    for prefix, other in beside.items():
+        files.update(other._files)
+        tensors.update({prefix + name: found for name, found in other._tensors.items()})
+    return Checkpoint(files, tensors)
+
+
 def open_tensors(path: Path) -> Checkpoint:
     """Maps one named file: `sparse_linear.pt`, `2_Dense/model.safetensors`, an adapter's weights.
 

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 
 from sie_core.catalog.derive import Derived
-from sie_core.catalog.spec import DenseHead
+from sie_core.catalog.spec import DenseHead, MultivectorHead, SparseHead
 from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Task, Wanted
+from sie_server.models.choosing_vectors import marks_of, vector_heads
 from sie_server.models.heads.classify import read_classify
 from sie_server.models.heads.entailment import read_entailment
 from sie_server.models.heads.gliclass import Gliclass, read_gliclass
@@ -18,6 +19,7 @@ from sie_server.models.tasks.entailment import ExtractEntailed
 from sie_server.models.tasks.labels import extract_labels
 from sie_server.models.tasks.pairs import ScorePairs
 from sie_server.models.tasks.task import Task as TaskOf
+from sie_server.models.tasks.vectors import ScoreVectors
 from sie_server.models.tasks.verdict import score_verdicts
 from sie_server.models.tokenizing import TextTokenizer
 
@@ -27,6 +29,7 @@ def heads_of(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokeni
     heads: dict[Wanted, Head] = {}
     if derived.dense is not None and derived.dense.pooling is not None:
         heads["dense"] = Pooled(derived.dense.pooling)
+    heads |= vector_heads(derived, config, tokenizer)
     if derived.score is not None and derived.score.head == "classify":
         heads["logits"] = read_classify(config)
     if derived.score is not None and derived.score.head == "verdict":
@@ -40,7 +43,11 @@ def heads_of(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokeni
 
 
 def dims_of(derived: Derived) -> dict[OutputType, int]:
-    heads: dict[OutputType, DenseHead | None] = {"dense": derived.dense}
+    heads: dict[OutputType, DenseHead | SparseHead | MultivectorHead | None] = {
+        "dense": derived.dense,
+        "sparse": derived.sparse,
+        "multivector": derived.multivector,
+    }
     return {name: head.dim for name, head in heads.items() if head is not None and head.dim is not None}
 
 
@@ -64,7 +71,11 @@ def tasks_of(derived: Derived, tokenizer: TextTokenizer, heads: Mapping[Wanted, 
     prompts = prompts_of(derived)
     if dims := dims_of(derived):
         normalize = derived.dense is not None and bool(derived.dense.normalize)
-        tasks["encode"] = EncodeTexts(spec.id, dims, tokenizer, prompts, normalize)
+        tasks["encode"] = encode = EncodeTexts(
+            spec.id, dims, tokenizer, prompts, normalize, marks_of(derived.multivector, tokenizer)
+        )
+        if derived.score is not None and derived.score.head == "vectors":
+            tasks["score"] = ScoreVectors(encode)
     if derived.score is not None and derived.score.head == "classify" and derived.score.activation is not None:
         tasks["score"] = ScorePairs(spec.id, tokenizer, prompts, derived.score.activation)
     if derived.score is not None and derived.score.head == "verdict":

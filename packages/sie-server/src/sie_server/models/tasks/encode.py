@@ -10,6 +10,7 @@ from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Encode, Output, Prepared, Result, Tokens
 from sie_server.models.prompts import Prompts
+from sie_server.models.tasks.around import Marked, Marks
 from sie_server.models.tasks.task import flag, refuse_unknown_options, texts_of
 from sie_server.models.tokenizing import Tokenized
 
@@ -35,6 +36,7 @@ class EncodeTexts:
         tokenizer: texts to ids.
         prompts: what is put around a text, by variant; None is the model as it is.
         normalize: whether a dense vector's length is made 1, when a call does not say.
+        marks: what a query's sequence has beside its tokens, and a document's; None where that is nothing.
     """
 
     name: str
@@ -42,6 +44,7 @@ class EncodeTexts:
     tokenizer: Tokenizes
     prompts: Mapping[str | None, Prompts]
     normalize: bool
+    marks: tuple[Marks, Marks] | None = None
 
     def prepare(self, call: Encode) -> list[Prepared]:
         outputs = self._outputs(call)
@@ -55,12 +58,20 @@ class EncodeTexts:
                 item=index,
                 is_query=call.is_query,
                 normalized=normalized,
+                unseen=found.unseen,
             )
-            for index, found in enumerate(self._tokenized(call))
+            for index, found in enumerate(self._marked(call))
         ]
 
     def finish(self, call: Encode, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
         return list(outputs)
+
+    def _marked(self, call: Encode) -> list[Marked]:
+        found = self._tokenized(call)
+        if self.marks is None:
+            return [Marked(one.ids, one.truncated) for one in found]
+        query, document = self.marks
+        return [(query if call.is_query else document).put(one) for one in found]
 
     def _tokenized(self, call: Encode) -> list[Tokenized]:
         """Token ids stand for themselves: nothing is put around them."""
