@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from sie_core.catalog.derive import Derived
@@ -34,6 +36,7 @@ def with_layers(checkpoint: Checkpoint, derived: Derived, folder: Path) -> Check
 
 def vector_heads(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokenizer]) -> dict[Wanted, Head]:
     """By what is read off a pass; `config` is the transformer's `config.json`."""
+    _refuse_unserved(derived, config)
     heads: dict[Wanted, Head] = {}
     sparse = derived.sparse
     if sparse is not None and sparse.head == "splade":
@@ -53,6 +56,20 @@ def vector_heads(derived: Derived, config: bytes, tokenizer: Callable[[], TextTo
             derived.multivector_layers, head.normalize, head.skip_first, np.array(ids, np.int32)
         )
     return heads
+
+
+def _refuse_unserved(derived: Derived, config: bytes) -> None:
+    """Raises `LoadError` for what a dense vector would be wrong without."""
+    if derived.dense is None:
+        return
+    if derived.dense_layers:
+        layers = ", ".join(f"`{layer.source}`" for layer in derived.dense_layers)
+        raise LoadError(f"`{derived.given.id}` has {layers} after the pooling: supported is none")
+    if not derived.pools_prompt and (derived.query or derived.document):
+        raise LoadError(f"`include_prompt` of `{derived.given.id}` is false: supported is pooling over the prompt too")
+    width = msgspec.json.decode(config, type=dict[str, Any]).get("hidden_size")
+    if width is not None and derived.dense.dim is not None and derived.dense.dim < width:
+        raise LoadError(f"`truncate_dim` makes vectors of {derived.dense.dim}, `hidden_size` is {width}: want no less")
 
 
 def batch_tokens_of(derived: Derived) -> int | None:
