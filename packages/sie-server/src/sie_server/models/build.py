@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from sie_core.catalog.derive import CONFIG, STATIC, Derived, derive
+from sie_core.catalog.derive import STATIC, Derived, derive
 from sie_core.catalog.spec import ModelSpec
 from sie_server.models.adapting import AdaptingNetwork
 from sie_server.models.backbones.asked import Asked
@@ -15,7 +15,7 @@ from sie_server.models.checkpoint import Checkpoint, open_checkpoint
 from sie_server.models.choosing import dims_of, heads_of, tasks_of
 from sie_server.models.choosing_vectors import batch_tokens_of, with_layers
 from sie_server.models.engines import Device, EngineName, open_engine
-from sie_server.models.heads.gliclass import NETWORK, network_config
+from sie_server.models.heads import gliclass, spans
 from sie_server.models.heads.head import HIDDEN
 from sie_server.models.lora import read_lora
 from sie_server.models.model import LoadedModel, Network, Tower
@@ -74,8 +74,11 @@ def load(
         )
     backbone = BACKBONES[derived.architecture]
     checkpoint = with_layers(open_checkpoint(at), derived, folder)
-    config_json = (at / CONFIG).read_bytes()
-    of_network = config_json if derived.inside is None else network_config(config_json)
+    config_json = (at / derived.config).read_bytes()
+    outer, of_network = "", config_json
+    if derived.inside is not None:
+        inside = spans if derived.config == spans.GLINER else gliclass
+        outer, of_network = inside.NETWORK, inside.network_config(config_json)
     config = backbone.adapt(backbone.read(of_network), Asked(derived.max_tokens, spec.causal))
     tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
@@ -89,7 +92,6 @@ def load(
     def network(loras: Loras) -> Network:
         ops = opened.ops(checkpoint, decided)
         adapted: Ops[Any] = cast(Ops[Any], AdaptedOps(ops, loras)) if loras.layers else ops
-        outer = "" if derived.inside is None else NETWORK
         hidden = backbone.build(adapted, config, _prefix(backbone, checkpoint, outer))
         ops.output(HIDDEN, hidden)
         for head in heads.values():

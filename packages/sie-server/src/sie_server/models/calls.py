@@ -127,6 +127,7 @@ class Prepared:
         dims: its dense vector is cut to so many; None: it is as long as it is.
         unpooled: so many tokens at its start are left out of a mean: an instruction's.
         unseen: so many tokens at its end are seen by no token, and see the others.
+        words: (tokens,) int32, which word of a text a token begins, from 1, or 0; None where words are of no account.
         patches: (tokens, values) float32 of a picture, one row a token; None for a text.
         lora: the LoRA that its linear layers use; None for the model as it is.
         detail: what its own task must remember of it, for `finish` or a head.
@@ -144,6 +145,7 @@ class Prepared:
     dims: int | None = None
     unpooled: int = 0
     unseen: int = 0
+    words: NDArray[np.int32] | None = None
     patches: NDArray[np.float32] | None = None
     lora: str | None = None
     detail: object = None

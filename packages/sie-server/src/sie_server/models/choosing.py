@@ -12,12 +12,14 @@ from sie_server.models.heads.entailment import read_entailment
 from sie_server.models.heads.gliclass import Gliclass, read_gliclass
 from sie_server.models.heads.head import Head
 from sie_server.models.heads.pooled import Pooled
+from sie_server.models.heads.spans import Spans, read_spans
 from sie_server.models.heads.verdict import read_verdict
 from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tasks.entailment import ExtractEntailed
 from sie_server.models.tasks.labels import extract_labels
 from sie_server.models.tasks.pairs import ScorePairs
+from sie_server.models.tasks.spans import ExtractSpans
 from sie_server.models.tasks.task import Task as TaskOf
 from sie_server.models.tasks.vectors import ScoreVectors
 from sie_server.models.tasks.verdict import score_verdicts
@@ -39,6 +41,8 @@ def heads_of(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokeni
         heads["logits"] = read_gliclass(config, lambda written: tokenizer().token_id(written))
     if derived.extract is not None and derived.extract.head == "entailment":
         heads["logits"] = read_entailment(config)
+    if derived.extract is not None and derived.extract.head == "spans":
+        heads["spans"] = read_spans(config, lambda written: tokenizer().token_id(written))
     return heads
 
 
@@ -85,6 +89,9 @@ def tasks_of(derived: Derived, tokenizer: TextTokenizer, heads: Mapping[Wanted, 
         tasks["extract"] = ExtractEntailed(
             spec.id, tokenizer, derived.max_tokens, extract.hypothesis, bool(extract.multi_label)
         )
+    if isinstance(spans := heads.get("spans"), Spans) and extract is not None and extract.threshold is not None:
+        multi_label, merge = bool(extract.multi_label), bool(extract.merge_adjacent)
+        tasks["extract"] = ExtractSpans(spec.id, tokenizer, spans, extract.threshold, multi_label, merge)
     if isinstance(head := heads.get("logits"), Gliclass):
         tasks["extract"] = extract_labels(derived, tokenizer, head)
     return tasks

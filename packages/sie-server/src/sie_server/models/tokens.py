@@ -19,6 +19,7 @@ class TokenBatch:
         types: (tokens,) int32; None where all are 0.
         unseen: (sequences,) int32, how many tokens at each one's end are seen by none; None where all are 0.
         patches: (tokens, values) float32 of pictures; None for texts.
+        words: (tokens,) int32, which word of its sequence a token begins, from 1, or 0; None where none does.
         loras: each sequence's LoRA by name; nothing where none has one.
     """
 
@@ -27,6 +28,7 @@ class TokenBatch:
     types: NDArray[np.int32] | None = None
     unseen: NDArray[np.int32] | None = None
     patches: NDArray[np.float32] | None = None
+    words: NDArray[np.int32] | None = None
     loras: tuple[str | None, ...] = ()
 
     @property
@@ -55,6 +57,9 @@ def pack_prepared(items: Sequence[Prepared]) -> TokenBatch:
     if any(item.types is not None for item in items):
         types = np.concatenate([np.zeros_like(item.ids) if item.types is None else item.types for item in items])
     unseen = np.array([item.unseen for item in items], np.int32)
+    words = None
+    if any(item.words is not None for item in items):
+        words = np.concatenate([np.zeros_like(item.ids) if item.words is None else item.words for item in items])
     patches = [item.patches for item in items if item.patches is not None]
     return TokenBatch(
         packed.ids,
@@ -62,5 +67,6 @@ def pack_prepared(items: Sequence[Prepared]) -> TokenBatch:
         types,
         unseen if unseen.any() else None,
         np.concatenate(patches) if patches else None,
+        words,
         tuple(item.lora for item in items) if any(item.lora is not None for item in items) else (),
     )

@@ -38,6 +38,7 @@ from sie_core.catalog.derive.snapshot import (
     read_json,
     within,
 )
+from sie_core.catalog.derive.spans import GLINER, complete_spans, read_gliner, spans_max_tokens
 from sie_core.catalog.derive.sparse import complete_sparse
 from sie_core.catalog.derive.static import STATIC, Static, read_static
 from sie_core.catalog.spec import (
@@ -99,6 +100,7 @@ class Derived:
         pools_prompt: whether a prompt's tokens are part of a mean.
         extract: the extract head, complete where its kind leaves something open.
         inside: the key of `config.json` under which the network's own is; None: it is the whole.
+        config: the file that says what the network is.
     """
 
     given: ModelSpec
@@ -119,6 +121,7 @@ class Derived:
     pools_prompt: bool = True
     extract: ExtractHead | None = None
     inside: str | None = None
+    config: str = CONFIG
 
     @property
     def spec(self) -> ModelSpec:
@@ -145,6 +148,8 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     """
     if (static := read_static(spec, read)) is not None:
         return _of_static(spec, static, read_json(read, PROMPTS, Prompts, Prompts()))
+    if spec.extract is not None and spec.extract.head == "spans":
+        return _of_gliner(spec, read)
     modules = read_modules(read)
     folder = modules.transformer.path
     where = within(folder, CONFIG)
@@ -197,6 +202,30 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         pools_prompt=dense is None or dense.pools_prompt,
         extract=extract,
         inside=None if encoder is None else ENCODER,
+    )
+
+
+def _of_gliner(spec: ModelSpec, read: Reader) -> Derived:
+    config = read_gliner(spec, read)
+    assert spec.extract is not None
+    extract, found = complete_spans(spec.extract)
+    max_tokens = spans_max_tokens(spec, read, config)
+    return Derived(
+        given=spec,
+        architecture=_architecture(None, config, GLINER),
+        folder="",
+        lower_case=False,
+        max_tokens=max_tokens.value,
+        dense=None,
+        sparse=None,
+        multivector=None,
+        score=None,
+        query=None,
+        document=None,
+        origins={"max_tokens": max_tokens.origin} | {f"extract.{name}": origin for name, origin in found.items()},
+        extract=extract,
+        inside=ENCODER,
+        config=GLINER,
     )
 
 
