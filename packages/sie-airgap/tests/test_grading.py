@@ -168,15 +168,19 @@ def test_what_is_no_answer_is_different(wrong: Vector) -> None:
 
 def test_a_score_that_is_no_number_is_different() -> None:
     assert grade(score(0.5), score(float("nan")), IN_BF16).grade is Grade.DIFFERENT
-    assert extracted(found(0.5), found(float("nan")), IN_BF16).grade is Grade.DIFFERENT
+    assert extracted(found(0.5, 0.5), found(0.5, float("nan")), IN_BF16).grade is Grade.DIFFERENT
+    assert grade(dense(unit(3)), dense(unit(3) * np.float32("nan")), IN_BF16).max_abs == float("inf")
 
 
 def test_one_wrong_row_among_many_right_ones_is_caught() -> None:
+    """Though the mean of all their cosines is within bfloat16."""
     moved = rows(1, 50)
-    moved[17] = unit(5)
+    moved[17] += unit(5) / 3
 
-    (line,) = grade(multivector(rows(1, 50)), multivector(moved), IN_BF16).drift
-    assert line.startswith("row 17, number ")
+    graded = grade(multivector(rows(1, 50)), multivector(moved), IN_BF16)
+    assert graded.grade is Grade.DIFFERENT
+    assert graded.cosine == pytest.approx(0.95, abs=0.02)
+    assert graded.drift[0].startswith("row 17, number ")
 
 
 def test_a_row_more_or_fewer_is_caught() -> None:
@@ -208,6 +212,15 @@ def test_a_span_may_come_and_go_next_to_the_threshold_and_nowhere_else() -> None
     assert extracted(found(0.9, 0.8), found(0.9), IN_BF16).drift == (
         "city `London` at 13 to 19: 0.8 recorded, nothing here",
     )
+
+
+def test_a_comparison_knows_the_threshold_that_was_asked_for() -> None:
+    before, now = (
+        recorded("extract", [found(0.9), found(0.9, 0.8)]),
+        recorded("extract", [found(0.9, 0.30002), found(0.9, 0.8)]),
+    )
+
+    assert held(before, now).grade is Grade.WITHIN_F32
 
 
 def test_without_a_threshold_nothing_may_come_or_go() -> None:
