@@ -79,6 +79,12 @@ HEADS: dict[str, dict[str, Any]] = {
         "extract_text_features": True,
         "class_token_pooling": "average",
     },
+    "segments": {
+        "prompt_first": True,
+        "use_segment_embeddings": True,
+        "class_token_pooling": "average",
+        "scorer_type": "mlp",
+    },
     "text alone": {"prompt_first": True, "extract_text_features": True},
     "mean of labels": {"prompt_first": True, "class_token_pooling": "average"},
     "mean of labels without their tokens": {
@@ -195,8 +201,15 @@ def test_logits_are_theirs_of_every_head(head: str, save: Save, load_model: Any)
     assert furthest(logits(load_model(SPEC, folder), texts), expected) <= WITHIN
 
 
-@pytest.mark.parametrize("head", ["labels first", "cross-attention of the text"])
-@pytest.mark.parametrize("network", [name for name in NETWORKS if name != "deberta-v2"])
+@pytest.mark.parametrize(
+    ("network", "head"),
+    [
+        ("modernbert", "segments"),
+        ("modernbert", "cross-attention of the text"),
+        ("bert", "segments"),
+        ("xlm-roberta", "labels first"),
+    ],
+)
 def test_logits_are_theirs_of_every_network(network: str, head: str, save: Save, load_model: Any) -> None:
     folder = save(network, **HEADS[head])
     assert furthest(logits(load_model(SPEC, folder)), theirs(folder)) <= WITHIN
@@ -284,6 +297,7 @@ def test_of_a_text_before_its_labels_that_is_too_long_the_end_is_lost(save: Save
         ("labels first", {"projector_hidden_act": "relu"}),
         ("labels first", {"prompt_first": False}),
         ("mlp", {"scorer_type": "simple"}),
+        ("segments", {"use_segment_embeddings": False}),
         ("mean of labels without their tokens", {"embed_class_token": True}),
         ("cross-attention", {"scorer_num_heads": 2}),
         ("cross-attention", {"extract_text_features": True}),

@@ -92,7 +92,8 @@ def load(
     def network(loras: Loras) -> Network:
         ops = opened.ops(checkpoint, decided)
         adapted: Ops[Any] = cast(Ops[Any], AdaptedOps(ops, loras)) if loras.layers else ops
-        hidden = backbone.build(adapted, config, _prefix(backbone, checkpoint, outer))
+        told = gliclass.told_apart(heads.values(), adapted)
+        hidden = backbone.build(told, config, _prefix(backbone, checkpoint, outer))
         ops.output(HIDDEN, hidden)
         for head in heads.values():
             head.build(adapted, hidden)

@@ -34,7 +34,6 @@ _SERVED: Final[Mapping[str, tuple[Any, ...]]] = {
     "squeeze_layers": (False,),
     "encoder_layer_id": (-1,),
     "use_lstm": (False,),
-    "use_segment_embeddings": (False,),
     "use_calibrator": (False,),
 }
 
@@ -53,7 +52,6 @@ class _Config(Struct, frozen=True):
     squeeze_layers: bool = False
     encoder_layer_id: int = -1
     use_lstm: bool = False
-    use_segment_embeddings: bool = False
     use_calibrator: bool = False
 
 

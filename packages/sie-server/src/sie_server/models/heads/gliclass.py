@@ -8,9 +8,9 @@ Follows gliclass 0.1.21 `model.py` (`GLiClassUniEncoder`), `layers.py` and `pool
 what that pools over a batch's padding is not repeated.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import msgspec
 import numpy as np
@@ -21,8 +21,9 @@ from sie_server.models.calls import LoadError
 from sie_server.models.config import activation_of, read_json
 from sie_server.models.heads.gliclass_marks import Marks
 from sie_server.models.heads.gliclass_scorers import IN_MODEL, SCORERS, Parts, linear
-from sie_server.models.heads.head import Pass, X
-from sie_server.models.ops.plan import FIRST, LAST
+from sie_server.models.heads.gliclass_segments import SegmentedOps
+from sie_server.models.heads.head import Head, Pass, X
+from sie_server.models.ops.plan import FIRST, LAST, Feed
 from sie_server.models.ops.protocol import Activation, Ops
 
 FITS: Final = "fits"
@@ -54,6 +55,7 @@ class _Config(msgspec.Struct, frozen=True):
     embed_class_token: bool = True
     extract_text_features: bool = False
     normalize_features: bool = False
+    use_segment_embeddings: bool = False
     prompt_first: bool = False
 
 
@@ -72,6 +74,7 @@ class Gliclass:
         scorer: of the two; see `gliclass_scorers.SCORERS`.
         score_heads: of a scorer that attends; `score_width`: of its inner layers.
         labels_first: whether they stand before the text.
+        segments: which part of its sequence each token is of, where the network is told.
     """
 
     width: int
@@ -85,6 +88,7 @@ class Gliclass:
     score_heads: int
     score_width: int
     labels_first: bool
+    segments: Feed | None
 
     def build(self, ops: Ops[X], hidden: X) -> None:
         marks = self.marks
@@ -135,6 +139,14 @@ class Gliclass:
         return ops.rms_norm(projected, even, epsilon=_TINY**2 / self.width)
 
 
+def told_apart(heads: Iterable[Head], ops: Ops[X]) -> Ops[X]:
+    """The operations for a network that one of the heads tells which part of a sequence a token is of."""
+    for head in heads:
+        if isinstance(head, Gliclass) and head.segments is not None:
+            return cast(Ops[X], SegmentedOps(ops, IN_MODEL + "segment_embeddings.weight", head.width, head.segments))
+    return ops
+
+
 def network_config(data: bytes) -> bytes:
     """The network's own `config.json`, of that of a GLiClass."""
     config = read_json(data, _Config, "a GLiClass")
@@ -169,6 +181,7 @@ def read_gliclass(data: bytes, token: Callable[[str], int]) -> Gliclass:
         score_heads=config.scorer_num_heads,
         score_width=config.scorer_mlp_hidden_size,
         labels_first=config.prompt_first,
+        segments=Marks(label, text, config.embed_class_token).segments if config.use_segment_embeddings else None,
     )
 
 

@@ -63,6 +63,11 @@ class Marks:
         return Feed("text_rows", (-1,), np.int32, self._texts)
 
     @cached_property
+    def segments(self) -> Feed:
+        """(T,): 0 of a token before its text, 1 from there on."""
+        return Feed("segments", (-1,), np.int32, self._segments)
+
+    @cached_property
     def unread(self) -> Feed:
         """(S, 1, 1, G): to add to attention, so that only texts are seen."""
         return Feed("unread", (-1, 1, 1, -1), np.float32, self._unread)
@@ -103,6 +108,12 @@ class Marks:
         first = np.searchsorted(at, starts[:-1])
         found = np.append(at, starts[-1])[first]
         return np.where(found < starts[1:], found, starts[:-1]).astype(np.int32)
+
+    def _segments(self, plan: Plan) -> Ints:
+        segments = np.zeros(len(plan.ids), np.int32)
+        for first, end in zip(self._texts(plan), plan.tokens.starts[1:], strict=True):
+            segments[first:end] = 1
+        return segments
 
     def _unread(self, plan: Plan) -> NDArray[np.float32]:
         begins = self._texts(plan) - plan.tokens.starts[:-1]
