@@ -13,6 +13,7 @@ ARCHITECTURES: Final[Mapping[str, str]] = {
     "deberta-v2": "deberta",
     "distilbert": "bert_family",
     "gemma3_text": "decoders",
+    "gliclass": "gliclass",
     "gliner": "gliner",
     "gte": "rope",
     "mistral": "decoders",
@@ -37,6 +38,7 @@ HEADS: Final[Mapping[str, str]] = {
     "vectors": "bge_m3",
     "spans": "gliner",
     "entailment": "entailment",
+    "labels": "gliclass",
 }
 """The parity test of each head."""
 

@@ -50,7 +50,8 @@ _CLASSIFY: Final = (
 _VERDICT: Final = ("qwen2_flash_cross_encoder",)
 _SPANS: Final = ("gliner", "gliner_bi")
 _ENTAILMENT: Final = ("nli_classification", "nli_classification_flash")
-_KNOWN: Final = (*_DENSE, *_SPARSE, *_MULTIVECTOR, *_BGE_M3, *_CLASSIFY, *_VERDICT, *_SPANS, *_ENTAILMENT)
+_LABELS: Final = ("gliclass",)
+_KNOWN: Final = (*_DENSE, *_SPARSE, *_MULTIVECTOR, *_BGE_M3, *_CLASSIFY, *_VERDICT, *_SPANS, *_ENTAILMENT, *_LABELS)
 
 _SHAPING: Final = ("query_template", "doc_template", "default_instruction", "instruction", "lora_id", "output_types")
 _OF_THE_HEAD: Final = ("pooling", "normalize", "hypothesis_template", "multi_label", "threshold")
@@ -181,7 +182,7 @@ def _heads(module: str, tasks: _Tasks, options: _AdapterOptions) -> dict[str, An
     if tasks.score is not None:
         heads["score"] = lambda: _score(module, load)
     if tasks.extract is not None:
-        heads["extract"] = lambda: _extract(module, run)
+        heads["extract"] = lambda: _extract(module, load, run)
     return {name: make() for name, make in heads.items()}
 
 
@@ -223,7 +224,12 @@ def _score(module: str, load: Mapping[str, Any]) -> ScoreHead:
     return ScoreHead("classify" if module in _CLASSIFY else "vectors")
 
 
-def _extract(module: str, run: Mapping[str, Any]) -> ExtractHead:
+def _extract(module: str, load: Mapping[str, Any], run: Mapping[str, Any]) -> ExtractHead:
+    if module in _LABELS:
+        kind = load.get("classification_type")
+        return ExtractHead(
+            "labels", threshold=run.get("threshold"), multi_label=None if kind is None else kind == "multi-label"
+        )
     return ExtractHead(
         "entailment" if module in _ENTAILMENT else "spans",
         threshold=run.get("threshold"),
