@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -354,6 +354,7 @@ def _log_failure(model_id: ModelId, state: Failed) -> None:
 
 def _described(resident: Resident) -> str:
     made = resident.made
-    sizes = ", ".join(f"{output} {dims}" for output, dims in made.model.dims.items())
+    sizes: Mapping[str, int] = {**resident.model.dims}
+    outputs = ", ".join(f"{name} {sizes[name]}" if name in sizes else name for name in resident.spec.outputs)
     verified = "verified" if made.verified else "unverified"
-    return f"{resident.spec.id} ({made.model.precision}, {sizes}, commit {made.revision[:12]}, {verified})"
+    return f"{resident.spec.id} ({made.model.precision}, {outputs}, commit {made.revision[:12]}, {verified})"
