@@ -39,6 +39,7 @@ from sie_testing import tiny_bert
 from sie_testing.carried import locked_model, make_lock
 from sie_testing.tiny import VOCABULARY, TinyModel
 from sie_testing.tiny_worker import REVISION, tiny_worker
+from sie_testing.torch_zip import write_torch
 from sie_testing.web import Answer as Answered
 from sie_testing.web import Request, json_answer, serving
 
@@ -187,12 +188,19 @@ def test_a_model_that_says_the_same_to_everything_is_void(kind: Kind) -> None:
         record([locked(spec)], LOCK, url)
 
 
-def tiny_bert_of(folder: Path, seed: int) -> Callable[[ModelSpec], Model]:
-    """Real networks: an encoder and a cross-encoder of seeded weights."""
+def tiny_bert_of(folder: Path, seed: int, *, layers_seed: int | None = None) -> Callable[[ModelSpec], Model]:
+    """Real networks of seeded weights: an encoder, a cross-encoder, and one with bge-m3's layers beside it."""
 
     def load(spec: ModelSpec) -> Model:
         write = tiny_bert.write if spec.dense is not None else tiny_bert.write_cross_encoder
-        at = write(folder / str(seed) / spec.id.replace("/", "--"), seed=seed)
+        at = write(folder / f"{seed} {layers_seed}" / spec.id.replace("/", "--"), seed=seed)
+        random = np.random.default_rng(seed if layers_seed is None else layers_seed)
+        for file, rows in (("sparse_linear.pt", 1), ("colbert_linear.pt", tiny_bert.HIDDEN)):
+            layer = {"weight": (rows, tiny_bert.HIDDEN), "bias": (rows,)}
+            arrays = {name: random.normal(0.3, 0.3, shape).astype(np.float32) for name, shape in layer.items()}
+            write_torch(at / file, arrays)
+        special = dict(zip(("pad_token", "unk_token", "cls_token", "eos_token"), tiny_bert.SPECIAL, strict=False))
+        (at / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **special}))
         return build.load(spec, at, precision="f32", streams=2, threads=1)
 
     return load
@@ -210,6 +218,29 @@ def test_real_networks_are_told_from_others_of_their_shape(tmp_path: Path) -> No
     assert {one.computed for one in compared} == {("f32", "f32")}
     scores = [answer.said for answer in of(golden, reranker).series[0].answers]
     assert all(isinstance(one, Score) and 0 <= one.score <= 1 for one in scores)
+
+
+def test_weights_beside_the_checkpoint_are_told_from_others_by_what_they_make(tmp_path: Path) -> None:
+    """The vectors are right, and so would a recording of vectors alone have said."""
+    spec = ModelSpec(
+        id=ModelId("acme/m3"),
+        dense=DenseHead(),
+        sparse=SparseHead("lexical", weights="sparse_linear.pt"),
+        multivector=MultivectorHead(weights="colbert_linear.pt", skip_first=True),
+        score=ScoreHead("vectors"),
+    )
+
+    with recorded([spec], tiny_bert_of(tmp_path, 0)) as (url, golden):
+        (same,) = compare(golden, url)
+    with tiny_worker(specs=[spec], load=tiny_bert_of(tmp_path, 0, layers_seed=7)) as url:
+        (other,) = compare(golden, url)
+
+    assert {one.kind: one.grade for one in same.series} == dict.fromkeys(
+        ("dense", "sparse", "multivector", "score"), Grade.IDENTICAL
+    )
+    found = {one.kind: one.grade for one in other.series}
+    assert found["dense"] is Grade.IDENTICAL
+    assert (found["sparse"], found["multivector"]) == (Grade.DIFFERENT, Grade.DIFFERENT)
 
 
 def test_a_model_without_a_threshold_is_asked_without_one() -> None:

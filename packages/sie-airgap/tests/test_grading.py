@@ -327,6 +327,15 @@ def test_a_model_that_says_the_same_to_everything_is_void() -> None:
     assert not tells_apart([sparse(*weights(1)), sparse(*weights(1))])
 
 
+def test_texts_of_words_that_a_vocabulary_lacks_do_not_make_a_model_void() -> None:
+    ids, values = weights(1)
+    nothing = sparse(ids[:0], values[:0])
+
+    assert tells_apart([sparse(ids, values), nothing, nothing, sparse(*weights(2))])
+    assert not tells_apart([sparse(ids, values), nothing, nothing])
+    assert not tells_apart([nothing, nothing])
+
+
 def test_as_many_rows_as_tokens_tell_no_model_from_another() -> None:
     same = [multivector(np.stack([unit(1)] * count)) for count in (3, 4, 5)]
 
