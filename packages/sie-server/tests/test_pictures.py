@@ -84,6 +84,31 @@ def test_more_pixels_than_a_camera_has_are_refused_before_they_are_decoded(tmp_p
         reader(tmp_path)(data, "items[3]")
 
 
+def test_a_line_that_would_be_resized_to_more_pixels_than_memory_holds_is_refused(tmp_path: Path) -> None:
+    """A few hundred bytes, and gigabytes once its short side is as long as the model wants it."""
+    data = file(Image.new("1", (1, 2_000_000)))
+
+    with pytest.raises(ApiError, match=r"of 1 × 2,000,000 pixels, which the model resizes to 8 × 16,000,000: want"):
+        reader(tmp_path, "clip")(data, "items[0]")
+    assert reader(tmp_path)(data, "items[0]").shape == (4, 48)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_exif_that_is_damaged_anywhere_is_the_callers_fault_or_a_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x010E] = "a description"
+    whole = file(counting(), "JPEG", exif=exif)
+    read = reader(tmp_path)
+
+    for place in range(whole.index(b"Exif") + 6, whole.index(b"a description")):
+        for value in (0, 1, 255):
+            try:
+                read(whole[:place] + bytes([value]) + whole[place + 1 :], "items[0]")
+            except ApiError as error:
+                assert error.code == "INVALID_INPUT"
+
+
 def test_a_format_that_is_not_among_them_is_named_by_its_first_bytes(tmp_path: Path) -> None:
     with pytest.raises(ApiError, match=r"`items\[0\]` is no picture .* begin with b'%PDF-1.7 hel'") as caught:
         reader(tmp_path)(b"%PDF-1.7 hello", "items[0]")

@@ -6,6 +6,7 @@ last bit.
 What a model does with patches: `backbones.vision`.
 """
 
+import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ FORMATS: Final = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """As Pillow calls them; of a file with several pictures the first is taken."""
 
 MOST_PIXELS: Final = 64_000_000
-"""Of a picture as it comes: some bytes can be a picture that no memory holds. A camera's have up to 50 million."""
+"""Of a picture as it comes and as it is resized: some bytes can be a picture that no memory holds. A camera's have up
+to 50 million."""
 
 _SHOWN_BYTES: Final = 12
 
@@ -103,7 +105,9 @@ class PictureReader:
         Raises:
             ApiError: `INVALID_INPUT`; they are no picture, or one that is too large.
         """
-        pixels = self.pixels(_decoded(data, place))
+        picture = _decoded(data, place)
+        self._refuse_stretched(picture.size, place)
+        pixels = self.pixels(picture)
         across = self.side // self.patch
         grid = pixels[:, : across * self.patch, : across * self.patch].reshape(
             3, across, self.patch, across, self.patch
@@ -126,6 +130,17 @@ class PictureReader:
             mean, std = np.array(settings.image_mean, np.float32), np.array(settings.image_std, np.float32)
             image = ((image.T - mean) / std).T
         return image
+
+    def _refuse_stretched(self, size: tuple[int, int], place: str) -> None:
+        """A line of pixels, resized until its short side is `side` long, is a long side that no memory holds."""
+        (width, height), (wide, high) = size, _target(size, self.settings.size)
+        if wide * high > MOST_PIXELS:
+            raise ApiError(
+                "INVALID_INPUT",
+                f"`{place}` is a picture of {width:,} × {height:,} pixels, which the model resizes to {wide:,} × "
+                f"{high:,}: want {MOST_PIXELS:,} at most",
+                hint="send a part of it that is less long",
+            )
 
 
 def load_pictures(folder: Path, *, kind: Literal["clip", "siglip"], side: int, patch: int) -> PictureReader:
@@ -186,7 +201,7 @@ def _decoded(data: bytes, place: str) -> Image.Image:
         said = f"`{place}` is no picture that can be read: its {len(data):,} bytes begin with {begins!r}"
         raise ApiError("INVALID_INPUT", said, hint=f"supported are {', '.join(FORMATS)}") from None
     # What Pillow's decoders raise of damaged files, by their sources.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, ArithmeticError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, ArithmeticError, struct.error) as error:
         raise ApiError("INVALID_INPUT", f"`{place}` is a picture that is damaged: {error}") from error
 
 
