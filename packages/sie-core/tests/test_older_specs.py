@@ -82,12 +82,19 @@ def test_bge_m3_has_its_four_heads_and_a_lora_as_a_variant() -> None:
         ("qwen2_flash_cross_encoder", {"score": {}}, ScoreHead("verdict")),
         ("gliner", {"extract": {}}, ExtractHead("spans")),
         ("nli_classification_flash", {"extract": {}}, ExtractHead("entailment")),
+        ("gliclass", {"extract": {}}, ExtractHead("labels")),
     ],
 )
 def test_an_adapter_becomes_the_head_that_it_stood_for(adapter: str, tasks: dict[str, Any], head: object) -> None:
     spec = read(older(adapter, tasks))
 
     assert head in (spec.sparse, spec.score, spec.extract)
+
+
+def test_a_classification_type_says_how_labels_are_judged() -> None:
+    file = with_options(older("gliclass", {"extract": {}}), loadtime={"classification_type": "multi-label"})
+
+    assert read(file).extract == ExtractHead("labels", multi_label=True)
 
 
 def test_options_of_a_child_replace_those_of_its_parent() -> None:

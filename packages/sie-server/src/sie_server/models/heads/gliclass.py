@@ -168,7 +168,9 @@ def read_gliclass(data: bytes, token: Callable[[str], int]) -> Gliclass:
     if not isinstance(width, int):
         raise LoadError(f"`hidden_size` in `{ENCODER}` of `config.json` is `{width}`: want a whole number")
     label = _token(config, "class_token_index", config.class_token_index, 0, token)
-    text = _token(config, "text_token_index", config.text_token_index, 1, token)
+    # Where nothing asks for it, what the file says of it is often nothing.
+    asked = config.extract_text_features or config.use_segment_embeddings
+    text = _token(config, "text_token_index", config.text_token_index, 1, token) if asked else None
     return Gliclass(
         width=width,
         inner=width if config.hidden_size is None else config.hidden_size,
