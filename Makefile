@@ -8,7 +8,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PARITY_VENV := .venv-parity
 PARITY_READY := $(PARITY_VENV)/.ready
+SPANS_VENV := .venv-spans
+SPANS_READY := $(SPANS_VENV)/.ready
 PACKAGES := core sdk server gateway config airgap testing
+SPANS_TESTS := tests/parity/test_gliner.py tests/parity/test_gliclass.py
 LOCKS := requirements/bootstrap.txt requirements/dev.txt
 SOURCES := $(foreach name,$(PACKAGES),packages/sie-$(name)/src)
 
@@ -53,13 +56,18 @@ fix: setup ## format, and write the generated files anew
 	@$(BIN)/python tools/reference.py
 
 $(PARITY_READY): requirements/parity.txt $(LOCKS) tools/setup.sh
-	@tools/setup.sh parity $(PARITY_VENV) $(LOCKS) -- $(PACKAGES)
+	@tools/setup.sh references $(PARITY_VENV) $(LOCKS) requirements/parity.txt -- $(PACKAGES)
+	@touch $@
+
+$(SPANS_READY): requirements/spans.txt $(LOCKS) tools/setup.sh
+	@tools/setup.sh references $(SPANS_VENV) $(LOCKS) requirements/spans.txt -- $(PACKAGES)
 	@touch $@
 
 .PHONY: parity
-parity: setup $(PARITY_READY) ## ours beside transformers and sentence-transformers, live
+parity: setup $(PARITY_READY) $(SPANS_READY) ## ours beside transformers, sentence-transformers, gliner and gliclass, live
 	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
 	@$(PARITY_VENV)/bin/python -m pytest tests/parity -m "parity and not gpu" $(ARGS)
+	@$(SPANS_VENV)/bin/python -m pytest $(SPANS_TESTS) -m "parity and not gpu" $(ARGS)
 
 .PHONY: parity-large
 parity-large: setup $(PARITY_READY) ## the same on the guide's models in their true shape: 4.5 GB are written once
@@ -89,4 +97,4 @@ lock: setup ## resolve requirements/*.in anew, with hashes
 
 .PHONY: clean
 clean: ## remove the environments and everything that was fetched or built
-	@rm -rf $(VENV) $(PARITY_VENV) .cache .demo dist build
+	@rm -rf $(VENV) $(PARITY_VENV) $(SPANS_VENV) .cache .demo dist build

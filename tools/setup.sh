@@ -2,7 +2,7 @@
 # What `make` needs before anything of ours can run: an interpreter, an environment, a few system tools.
 #
 #   setup.sh environment VENV LOCK… -- PACKAGE…   a virtual environment with the locked dependencies and our packages
-#   setup.sh parity VENV LOCK… -- PACKAGE…        the same, with torch, transformers and sentence-transformers
+#   setup.sh references VENV LOCK… -- PACKAGE…    the same, with torch before them: what tests/parity compares with
 #   setup.sh system                               nftables and its like, where we may install them
 #   setup.sh lock BIN                             write requirements/*.txt from requirements/*.in
 set -euo pipefail
@@ -76,17 +76,16 @@ environment() { # VENV LOCK… -- PACKAGE…
     install_ours "$venv" "$@"
 }
 
-parity() { # as environment
-    local venv=$1
+references() { # as environment
+    local venv=$1 locks=()
     shift
-    say "$venv: torch, transformers, sentence-transformers (minutes)"
+    say "$venv: torch and what is compared with (minutes)"
     make_venv "$venv"
     # torch first and by itself: its wheel differs from machine to machine, so no lock can name its hash.
     "$venv/bin/pip" install -q --disable-pip-version-check torch==2.13.0
-    local locks=()
     while [ "$1" != -- ]; do locks+=("$1"); shift; done
     shift
-    install_locked "$venv" "${locks[@]}" requirements/parity.txt
+    install_locked "$venv" "${locks[@]}"
     install_ours "$venv" "$@"
 }
 
@@ -110,6 +109,8 @@ lock() { # BIN
         -o requirements/published-client.txt
     "$1/uv" pip compile requirements/parity.in "${words[@]}" --override requirements/overrides-parity.txt \
         -c requirements/dev.txt -o requirements/parity.txt
+    "$1/uv" pip compile requirements/spans.in "${words[@]}" --override requirements/overrides-parity.txt \
+        -o requirements/spans.txt
 }
 
 command=$1
