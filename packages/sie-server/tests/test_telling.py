@@ -1,5 +1,7 @@
 """What the person who started a worker is told, and when the process gives up."""
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -46,6 +48,16 @@ def test_ready_is_said_once_when_it_listens_and_every_named_model_is_loaded(
     assert first.startswith(f"sie-server 0.3.1 ready on {URL} after ")
     assert first.endswith(f": acme/tiny (f32, dense 8, commit {REVISION[:12]}, verified)\n")
     assert capsys.readouterr().err == ""
+
+
+def test_whoever_is_told_of_a_model_keeps_none_of_it() -> None:
+    told, loaded = news(), resident()
+    gone = weakref.ref(loaded.model)
+    told.changed(TINY, loaded)
+    del loaded
+    gc.collect()
+
+    assert gone() is None
 
 
 def test_without_named_models_it_says_how_they_come(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -64,7 +64,7 @@ class News:
         self._as_json = as_json
         self._started_s = started_s
         self._lock = threading.Lock()
-        self._loaded: dict[ModelId, Resident] = {}
+        self._loaded: dict[ModelId, str] = {}
         self._failed: set[ModelId] = set()
         self._url: str | None = None
         self._stop: Callable[[], None] | None = None
@@ -95,7 +95,9 @@ class News:
         """In a loading thread."""
         with self._lock:
             if isinstance(state, Resident):
-                self._loaded[model_id] = state
+                if model_id in self._kept:
+                    # In words: whoever keeps a resident keeps its tokenizer in memory after it has been unloaded.
+                    self._loaded[model_id] = _described(state)
                 self._tell_if_ready()
                 return
             if not isinstance(state, Failed):
@@ -115,7 +117,7 @@ class News:
             return
         self._was_ready = True
         seconds = time.monotonic() - self._started_s
-        models = [_described(self._loaded[model]) for model in self._kept]
+        models = [self._loaded[model] for model in self._kept]
         said = ", ".join(models) or "models are loaded by the first call that names them"
         line = f"ready on {self._url} after {seconds:.2f} s: {said}"
         self._say(line, EVENT_READY, url=self._url, models=models, seconds=round(seconds, 3))
@@ -267,12 +269,14 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
 
         try:
             snapshot = sources.snapshot(spec, tell)
+            base = None if spec.base is None else sources.snapshot(base_of(spec.base), tell)
             say("")
             from sie_server.models.build import load
 
             model = load(
                 spec,
                 snapshot.folder,
+                base=None if base is None else base.folder,
                 precision=settings.precision,
                 streams=streams,
                 threads=threads,
@@ -291,7 +295,8 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
             files = sources.snapshot(ModelSpec(lora.repo, Source(lora.repo, lora.revision)), Told(settings.log_json))
             model.add_lora(variant, files.folder)
 
-        return Made(model, snapshot.manifest.revision, snapshot.verified, add_lora)
+        verified = snapshot.verified and (base is None or base.verified)
+        return Made(model, snapshot.manifest.revision, verified, add_lora)
 
     return make
 
@@ -354,7 +359,7 @@ def _log_failure(model_id: ModelId, state: Failed) -> None:
 
 def _described(resident: Resident) -> str:
     made = resident.made
-    sizes: Mapping[str, int] = {**resident.model.dims}
+    sizes: dict[str, int] = {name: size for name, size in resident.model.dims.items()}  # noqa: C416 - wider keys
     outputs = ", ".join(f"{name} {sizes[name]}" if name in sizes else name for name in resident.spec.outputs)
     verified = "verified" if made.verified else "unverified"
     return f"{resident.spec.id} ({made.model.precision}, {outputs}, commit {made.revision[:12]}, {verified})"
