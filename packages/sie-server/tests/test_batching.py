@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_server.engine.batcher import Batcher
+from sie_server.engine.batcher import GRID, Batcher
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,22 @@ def test_no_batch_is_over_the_budget_unless_it_is_one_job(tokens: list[int], bud
 
     while batch := batcher.take(share=share):
         assert len(batch) == 1 or sum(job.tokens for job in batch) <= budget_tokens
+
+
+@given(lengths, budgets, shares)
+def test_no_grid_is_over_its_limit_unless_it_is_one_job(tokens: list[int], budget_tokens: int, share: int) -> None:
+    """Attention is paid for every cell of items × longest item, whether it has a token or not."""
+    batcher = filled(tokens, budget_tokens)
+
+    while batch := batcher.take(share=share):
+        assert len(batch) == 1 or len(batch) * max(job.tokens for job in batch) <= GRID * budget_tokens
+
+
+def test_a_long_text_among_many_short_ones_takes_a_few_of_them_along() -> None:
+    batcher = filled([512, *[1] * 500], 1024)
+
+    assert len(batcher.take()) == 8
+    assert len(batcher.take()) == 493
 
 
 @given(
