@@ -1,4 +1,7 @@
-"""SPLADE beside sentence-transformers' SparseEncoder, on tiny language models with their own or a shared decoder."""
+"""SPLADE beside sentence-transformers' SparseEncoder, on tiny language models with their own or a shared decoder.
+
+And queries that are weighed without one, as sentence-transformers and OpenSearch save their weights.
+"""
 
 import json
 from pathlib import Path
@@ -9,7 +12,8 @@ import pytest
 
 from sie_core.catalog.spec import ModelSpec, SparseHead
 from sie_core.ids import ModelId
-from sie_server.models.calls import Encode
+from sie_server.models import build
+from sie_server.models.calls import Encode, LoadError
 from sie_server.models.model import LoadedModel
 from sie_testing import tiny_bert
 
@@ -73,9 +77,10 @@ def theirs(folder: Path) -> np.ndarray:
     return references.SparseEncoder(str(folder), device="cpu").encode(TEXTS, convert_to_sparse_tensor=False).numpy()
 
 
-def ours(model: LoadedModel) -> np.ndarray:
+def ours(model: LoadedModel, *, is_query: bool = False) -> np.ndarray:
     rows = np.zeros((len(TEXTS), WORDS), np.float32)
-    for row, output in zip(rows, model.run(model.prepare(Encode(tuple(TEXTS), ("sparse",))), stream=0), strict=True):
+    prepared = model.prepare(Encode(tuple(TEXTS), ("sparse",), is_query=is_query))
+    for row, output in zip(rows, model.run(prepared, stream=0), strict=True):
         assert output.sparse is not None
         assert np.all(np.diff(output.sparse.indices) > 0)
         assert np.all(output.sparse.values > 0)
@@ -102,3 +107,61 @@ def test_the_logarithm_twice_and_that_once_is_noticed(load_model: Any, tmp_path:
 
     assert np.abs(ours(load_model(spec(), folder)) - wanted).max() <= WITHIN
     assert np.abs(ours(load_model(spec(activation="log1p"), folder)) - wanted).max() > 100 * WITHIN
+
+
+def drawn_weights() -> Any:
+    """Of each token but some: a query may hold what weighs nothing."""
+    weights = torch.rand(WORDS, generator=torch.Generator().manual_seed(0)) + 0.1
+    weights[5::7] = 0
+    return weights
+
+
+def save_routed(folder: Path) -> Path:
+    """As OpenSearch's doc-v3: documents by a network, queries by their weights."""
+    documents = save(folder, NETWORKS["distilbert"](), "log1p_relu")
+    transformer, pooling = references.SparseEncoder(str(documents), device="cpu").children()
+    modules = references.sparse_encoder.modules
+    static = modules.SparseStaticEmbedding(transformer.tokenizer, drawn_weights(), frozen=True)
+    router = modules.Router.for_query_document(query_modules=[static], document_modules=[transformer, pooling])
+    references.SparseEncoder(modules=[router], device="cpu").save(str(folder / "routed"))
+    return folder / "routed"
+
+
+def test_queries_by_a_vector_of_weights_and_documents_by_the_network(load_model: Any, tmp_path: Path) -> None:
+    folder = save_routed(tmp_path)
+    reference = references.SparseEncoder(str(folder), device="cpu")
+    queries = reference.encode_query(TEXTS, convert_to_sparse_tensor=False).numpy()
+    documents = reference.encode_document(TEXTS, convert_to_sparse_tensor=False).numpy()
+    model = load_model(spec(), folder)
+
+    assert (queries > 0).sum() > 10
+    assert np.array_equal(ours(model, is_query=True), queries)
+    assert np.abs(ours(model) - documents).max() <= WITHIN
+    assert np.abs(ours(load_model(spec(query="same"), folder), is_query=True) - queries).max() > 100 * WITHIN
+
+
+@pytest.mark.parametrize("name", ["idf.json", "query_token_weights.txt"])
+def test_queries_by_a_list_of_tokens(load_model: Any, tmp_path: Path, name: str) -> None:
+    routed, plain = save_routed(tmp_path), tmp_path / "saved"
+    queries = references.SparseEncoder(str(routed), device="cpu").encode_query(TEXTS, convert_to_sparse_tensor=False)
+    listed = dict(zip(tiny_bert.VOCABULARY, drawn_weights().tolist(), strict=True)) | {"of another": 3.0}
+    lines = "".join(f"{token}\t{weight}\n" for token, weight in listed.items())
+    (plain / name).write_text(json.dumps(listed) if name.endswith("json") else lines)
+
+    assert np.array_equal(ours(load_model(spec(query="idf"), plain), is_query=True), queries.numpy())
+
+
+@pytest.mark.parametrize(
+    ("written", "said"),
+    [
+        ('{"of another": 1.0}', "none of the 1 tokens"),
+        ('{"a": "1.0"}', "no list of tokens and their weights"),
+        ('{"a": 1e99}', "the weight 1e\\+99"),
+    ],
+)
+def test_a_list_that_is_of_another_vocabulary_or_none_is_refused(tmp_path: Path, written: str, said: str) -> None:
+    folder = save(tmp_path, NETWORKS["bert"]())
+    (folder / "idf.json").write_text(written)
+
+    with pytest.raises(LoadError, match=said):
+        build.load(spec(query="idf"), folder, precision="f32", streams=1, threads=1)

@@ -106,7 +106,7 @@ def load(
         dims=dims_of(derived),
         max_tokens=derived.max_tokens,
         text=Tower(adapting or network(Loras()), heads),
-        tasks=tasks_of(derived, tokenizer.result(), heads),
+        tasks=tasks_of(derived, folder, tokenizer.result(), heads),
         loras=None if adapting is None else lambda name, at: adapting.add(read_lora(name, at, checkpoint)),
         with_lora=with_lora,
         batch_tokens=batch_tokens_of(derived),

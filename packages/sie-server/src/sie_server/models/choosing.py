@@ -1,12 +1,13 @@
 """Which heads and tasks a completed spec asks for."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from sie_core.catalog.derive import Derived
 from sie_core.catalog.spec import DenseHead, MultivectorHead, SparseHead
 from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Task, Wanted
-from sie_server.models.choosing_vectors import marks_of, vector_heads
+from sie_server.models.choosing_vectors import marks_of, query_weights_of, vector_heads
 from sie_server.models.heads.classify import read_classify
 from sie_server.models.heads.entailment import read_entailment
 from sie_server.models.heads.gliclass import Gliclass, read_gliclass
@@ -69,14 +70,23 @@ def prompts_of(derived: Derived) -> dict[str | None, Prompts]:
     return {None: plain, **variants}
 
 
-def tasks_of(derived: Derived, tokenizer: TextTokenizer, heads: Mapping[Wanted, Head]) -> dict[Task, TaskOf]:
+def tasks_of(
+    derived: Derived, folder: Path, tokenizer: TextTokenizer, heads: Mapping[Wanted, Head]
+) -> dict[Task, TaskOf]:
+    """What the model does; `folder` is the snapshot's."""
     spec = derived.given
     tasks: dict[Task, TaskOf] = {}
     prompts = prompts_of(derived)
     if dims := dims_of(derived):
         normalize = derived.dense is not None and bool(derived.dense.normalize)
         tasks["encode"] = encode = EncodeTexts(
-            spec.id, dims, tokenizer, prompts, normalize, marks_of(derived.multivector, tokenizer)
+            spec.id,
+            dims,
+            tokenizer,
+            prompts,
+            normalize,
+            marks_of(derived.multivector, tokenizer),
+            query_weights_of(derived, folder, tokenizer),
         )
         if derived.score is not None and derived.score.head == "vectors":
             tasks["score"] = ScoreVectors(encode)

@@ -14,6 +14,7 @@ from sie_server.models.checkpoint import Checkpoint, joined, open_checkpoint, op
 from sie_server.models.heads.head import Head
 from sie_server.models.heads.multivector import TokenVectors
 from sie_server.models.heads.sparse import batch_tokens, read_lexical, read_splade
+from sie_server.models.query_weights import QueryWeights, read_query_weights
 from sie_server.models.tasks.around import Marks
 from sie_server.models.tokenizer_settings import Role
 from sie_server.models.tokenizing import TextTokenizer
@@ -40,8 +41,6 @@ def vector_heads(derived: Derived, config: bytes, tokenizer: Callable[[], TextTo
     heads: dict[Wanted, Head] = {}
     sparse = derived.sparse
     if sparse is not None and sparse.head == "splade":
-        if sparse.query == "idf":
-            raise LoadError(f"`{derived.given.id}` weighs queries by `{sparse.weights}`: supported is the network")
         heads["sparse"] = read_splade(config, twice=sparse.activation == "log1p_log1p", pooling=sparse.pooling or "max")
     if sparse is not None and sparse.head == "lexical":
         ids = [tokenizer().special_id(role) for role in _DROPPED]
@@ -49,13 +48,27 @@ def vector_heads(derived: Derived, config: bytes, tokenizer: Callable[[], TextTo
         heads["sparse"] = read_lexical(config, f"{sparse.weights}:", dropped)
     if derived.multivector is not None:
         head = derived.multivector
-        skipped = [_known(tokenizer(), word) for word in derived.skipped]
+        skipped = [tokenizer().find(word) for word in derived.skipped]
         unknown = tokenizer().special_id("unk")
         ids = [one for one in skipped if one is not None and one != unknown]
         heads["multivector"] = TokenVectors(
             derived.multivector_layers, head.normalize, head.skip_first, np.array(ids, np.int32)
         )
     return heads
+
+
+def query_weights_of(derived: Derived, folder: Path, tokenizer: TextTokenizer) -> QueryWeights | None:
+    """What a query becomes without the network; None where it goes through it.
+
+    Args:
+        folder: of the snapshot.
+    """
+    sparse = derived.sparse
+    if sparse is None or sparse.query != "idf" or sparse.weights is None or sparse.dim is None:
+        return None
+    if derived.dense is not None or derived.multivector is not None:
+        raise LoadError(f"`{derived.given.id}` weighs queries without the network, and has more outputs than `sparse`")
+    return read_query_weights(folder / sparse.weights, tokenizer, dims=sparse.dim, max_tokens=derived.max_tokens)
 
 
 def _refuse_unserved(derived: Derived, config: bytes) -> None:
@@ -97,12 +110,5 @@ def _marker(written: str | None, tokenizer: TextTokenizer) -> int | None:
     """Its id; pylate saves one with the space after it as one token, others without."""
     if not written:
         return None
-    found = _known(tokenizer, written)
+    found = tokenizer.find(written)
     return tokenizer.token_id(written.strip()) if found is None else found
-
-
-def _known(tokenizer: TextTokenizer, token: str) -> int | None:
-    try:
-        return tokenizer.token_id(token)
-    except LoadError:
-        return None

@@ -158,13 +158,18 @@ class TextTokenizer:
         Raises:
             LoadError: it is not in the vocabulary.
         """
-        found = self._cut.token_to_id(token)
+        found = self.find(token)
         if found is None:
             raise LoadError(
                 f"`{token}` is not among the {self.vocabulary:,} tokens of the vocabulary",
                 hint=f"`{FILE}` and what asks for the token are of two different models",
             )
-        return int(found)
+        return found
+
+    def find(self, token: str) -> int | None:
+        """The id of the token that is written so in the vocabulary; None where it has none."""
+        found = self._cut.token_to_id(token)
+        return None if found is None else int(found)
 
     def special_id(self, role: Role) -> int | None:
         """The id of the special token for that, as `tokenizer_config.json` names it; None where it names none."""

@@ -10,6 +10,7 @@ from sie_core.errors import ApiError
 from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Encode, Output, Prepared, Result, Tokens
 from sie_server.models.prompts import Prompts
+from sie_server.models.query_weights import QueryWeights
 from sie_server.models.tasks.around import Marked, Marks
 from sie_server.models.tasks.task import flag, refuse_unknown_options, texts_of
 from sie_server.models.tokenizing import Tokenized
@@ -37,6 +38,7 @@ class EncodeTexts:
         prompts: what is put around a text, by variant; None is the model as it is.
         normalize: whether a dense vector's length is made 1, when a call does not say.
         marks: what a query's sequence has beside its tokens, and a document's; None where that is nothing.
+        query_weights: what a query becomes instead of a pass, of a model whose only output is sparse; None: nothing.
     """
 
     name: str
@@ -45,11 +47,14 @@ class EncodeTexts:
     prompts: Mapping[str | None, Prompts]
     normalize: bool
     marks: tuple[Marks, Marks] | None = None
+    query_weights: QueryWeights | None = None
 
     def prepare(self, call: Encode) -> list[Prepared]:
         outputs = self._outputs(call)
         refuse_unknown_options(self.name, call.options, _OPTIONS)
         normalized = flag(call.options, "normalize", self.normalize)
+        if call.is_query and self.query_weights is not None:
+            return self._weighed(call, outputs, self.query_weights)
         return [
             Prepared(
                 ids=found.ids,
@@ -66,19 +71,33 @@ class EncodeTexts:
     def finish(self, call: Encode, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
         return list(outputs)
 
+    def _weighed(self, call: Encode, outputs: tuple[OutputType, ...], weights: QueryWeights) -> list[Prepared]:
+        """A text without tokens costs one, as everything that waits for its turn has a cost."""
+        return [
+            Prepared(
+                ids=found.ids if len(found.ids) else np.zeros(1, np.int32),
+                truncated=found.truncated,
+                wanted=outputs,
+                item=index,
+                is_query=True,
+                known=Output(sparse=weights.vector(found.ids)),
+            )
+            for index, found in enumerate(self._tokenized(call, weights))
+        ]
+
     def _marked(self, call: Encode) -> list[Marked]:
-        found = self._tokenized(call)
+        found = self._tokenized(call, self.tokenizer)
         if self.marks is None:
             return [Marked(one.ids, one.truncated) for one in found]
         query, document = self.marks
         return [(query if call.is_query else document).put(one) for one in found]
 
-    def _tokenized(self, call: Encode) -> list[Tokenized]:
+    def _tokenized(self, call: Encode, tokenizer: Tokenizes) -> list[Tokenized]:
         """Token ids stand for themselves: nothing is put around them."""
         prompts = self.prompts[call.variant]
         texts = texts_of(self.name, [one for one in call.inputs if not isinstance(one, Tokens)])
         shaped = [prompts.shape(text, is_query=call.is_query, instruction=call.instruction) for text in texts]
-        found = iter(self.tokenizer(shaped))
+        found = iter(tokenizer(shaped))
         return [
             self._given(one, index) if isinstance(one, Tokens) else next(found) for index, one in enumerate(call.inputs)
         ]
