@@ -178,6 +178,41 @@ def test_two_long_texts_are_no_more_work_than_their_length(tokenizer: TextTokeni
     assert [len(item.ids) for item in tokenizer.pairs([(long, long + "a")])] == [10]
 
 
+@pytest.mark.parametrize("truncate", ["longest_first", "only_first", "only_second"])
+def test_a_pair_with_a_very_long_text_is_cut_as_if_all_of_it_had_been_tokenised(
+    tokenizer: TextTokenizer, truncate: Any
+) -> None:
+    """A reranker keeps some hundred tokens of a document, which may be as long as a body."""
+    long, short = "abcdefghi " * 3000, "abc d"
+    library = Tokenizer.from_str(json.dumps(tiny_bert.TOKENIZER))
+    library.enable_truncation(10, strategy=truncate)
+
+    for pair in ((long, short), (short, long)):
+        if truncate == "longest_first" or pair[truncate == "only_second"] == long:
+            found = tokenizer.pairs([pair], truncate=truncate)[0]
+            assert found.truncated
+            assert found.ids.tolist() == library.encode(*pair).ids
+
+
+def test_of_a_long_text_only_a_beginning_is_tokenised(tokenizer: TextTokenizer) -> None:
+    long = "abcdefghi " * 3000
+    begun, whole = tokenizer.begun([long], most=10)[0], tokenizer.plain([long])[0]
+
+    assert 10 < len(begun) < len(whole) / 10
+    assert begun[:10].tolist() == whole[:10].tolist()
+    assert tokenizer.begun(["ab", ""], most=10)[0].tolist() == tokenizer.plain(["ab"])[0].tolist()
+
+
+def test_more_text_than_is_tokenised_at_once_comes_back_in_its_order(tokenizer: TextTokenizer) -> None:
+    # A word that long is one unknown token.
+    texts = [letter + " x" * count + " " + "a" * 600_000 for count, letter in enumerate("abcd")]
+
+    assert tokenizer.counts(texts) == [2, 3, 4, 5]
+    assert [ids[0] for ids in tokenizer.plain(texts)] == [tokenizer.token_id(letter) for letter in "abcd"]
+    assert [item.ids[1] for item in tokenizer(texts)] == [tokenizer.token_id(letter) for letter in "abcd"]
+    assert [item.ids[1] for item in tokenizer.located(texts)] == [tokenizer.token_id(letter) for letter in "abcd"]
+
+
 def test_a_tokenizer_that_is_not_for_pairs_says_so(folder: Path) -> None:
     raw = json.loads((folder / FILE).read_text())
     raw["post_processor"]["pair"] = [{"Sequence": {"id": name, "type_id": 0}} for name in "BA"]

@@ -5,7 +5,7 @@ Follows transformers 5.23 `tokenization_utils_tokenizers.py`, sentence-transform
 `longest_first` of tokenizers 0.23 `utils/truncation.rs`. Where the tokenizer comes from: `tokenizer_files`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -26,6 +26,14 @@ Truncate = Literal["longest_first", "only_first", "only_second"]
 
 NO_WORD: Final = -1
 """The word of a special token."""
+
+_AT_ONCE: Final = 1_000_000
+"""Characters that are handed to the library at once, of several texts: for each it holds about 120 bytes until it has
+tokenised them all, and a body of 64 MB would take 7 GB."""
+
+_COMPARED: Final = 16
+"""Of a pair that is cut to an odd number of tokens the longer text keeps one more. Which is longer is looked for up to
+so many times what the model takes; of two that are both longer still, it is the one whose beginning has more."""
 
 Ids = NDArray[np.int32]
 
@@ -105,8 +113,11 @@ class TextTokenizer:
         """Each text's tokens, in order; an empty text has its special tokens only."""
         if self._side == "right":
             texts = beginnings(texts, self.counts, max_tokens=self._max_tokens)
-        encodings = self._cut.encode_batch_fast(list(texts))
-        return [Tokenized(np.array(encoding.ids, np.int32), bool(encoding.overflowing)) for encoding in encodings]
+        return [
+            Tokenized(np.array(encoding.ids, np.int32), bool(encoding.overflowing))
+            for some in _slices(texts)
+            for encoding in self._cut.encode_batch_fast(some)
+        ]
 
     def pairs(
         self,
@@ -129,23 +140,36 @@ class TextTokenizer:
         if self._pattern is None:
             raise LoadError("the tokenizer does not put two texts one after another: it is not one for pairs")
         texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-        ids = dict(zip(texts, self.plain(texts), strict=True))
+        whole = self._side == "left"
+        found = self.plain(texts) if whole else self.begun(texts, most=_COMPARED * self._max_tokens)
+        ids = dict(zip(texts, found, strict=True))
         most = self._max_tokens if max_tokens is None else min(max_tokens, self._max_tokens)
         room = max(most - self._pattern.special, 0)
         return [self._pair(self._pattern, ids[first], ids[second], room, truncate) for first, second in pairs]
 
     def plain(self, texts: Sequence[str]) -> list[Ids]:
         """Each text's tokens without special tokens, however many there are: for prompts put together of parts."""
-        encodings = self._whole.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+        return [
+            np.array(encoding.ids, np.int32)
+            for some in _slices(texts)
+            for encoding in self._whole.encode_batch_fast(some, add_special_tokens=False)
+        ]
+
+    def begun(self, texts: Sequence[str], *, most: int) -> list[Ids]:
+        """The beginnings of what `plain` gives: all of it, or more than `most` tokens."""
+        return self.plain(beginnings(texts, self.counts, max_tokens=most))
 
     def counts(self, texts: Sequence[str]) -> list[int]:
         """How many tokens each text has, without special tokens."""
-        return [len(encoding) for encoding in self._whole.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            len(encoding)
+            for some in _slices(texts)
+            for encoding in self._whole.encode_batch_fast(some, add_special_tokens=False)
+        ]
 
     def located(self, texts: Sequence[str]) -> list[Located]:
         """Each text's tokens and where they stand in it."""
-        return [_located(encoding) for encoding in self._cut.encode_batch(list(texts))]
+        return [_located(encoding) for some in _slices(texts) for encoding in self._cut.encode_batch(some)]
 
     def words(self, items: Sequence[Sequence[str]]) -> list[Located]:
         """Tokens of items that are split into words already, each word on its own."""
@@ -224,6 +248,20 @@ def _twin(tokenizer: Any) -> Any:
         # Ids with gaps: the file itself says which, and only a file can.
         return Tokenizer.from_str(tokenizer.to_str())
     return twin
+
+
+def _slices(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in order, as many at a time as `_AT_ONCE` allows, and one at least."""
+    some: list[str] = []
+    size = 0
+    for text in texts:
+        if some and size + len(text) > _AT_ONCE:
+            yield some
+            some, size = [], 0
+        some.append(text)
+        size += len(text)
+    if some:
+        yield some
 
 
 def _pair_pattern(tokenizer: Any) -> _Pattern | None:

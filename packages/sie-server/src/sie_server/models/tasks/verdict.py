@@ -94,7 +94,7 @@ class ScoreVerdicts:
         ]
         # A query's part is the same for every document: tokenised once.
         texts = list(dict.fromkeys(part for parts in asked for part in parts if isinstance(part, str)))
-        ids = dict(zip(texts, self.tokenizer.plain(texts), strict=True))
+        ids = dict(zip(texts, self.tokenizer.begun(texts, most=self.max_tokens), strict=True))
         return [
             self._prepared(index, [ids[part] if isinstance(part, str) else part for part in parts], room)
             for index, parts in enumerate(asked)
