@@ -27,12 +27,13 @@ SPECIAL = (0, 1, 2, 3)
 
 
 def spec(**head: Any) -> ModelSpec:
+    keys: dict[str, Any] = {"weights": "colbert_linear.pt", "skip_first": True} | head
     return ModelSpec(
         id=ModelId("acme/m3"),
         max_tokens=40,
         dense=DenseHead(pooling="cls", normalize=True),
         sparse=SparseHead(head="lexical", weights="sparse_linear.pt"),
-        multivector=MultivectorHead(**{"weights": "colbert_linear.pt", "skip_first": True} | head),
+        multivector=MultivectorHead(**keys),
         score=ScoreHead(head="vectors"),
     )
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from sie_server.models.checkpoint import open_checkpoint
 from sie_server.models.ops.adapted import AdaptedOps, Factors, Lora, Loras
 from sie_server.models.ops.openvino import OpenvinoOps
 from sie_server.models.ops.plan import Feed, distances
+from sie_server.models.ops.protocol import Ops
 from sie_testing import tiny_bert
 
 torch = pytest.importorskip("torch")
@@ -66,7 +67,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "other activation": {"hidden_act": "relu"},
 }
 
-Vectors = Callable[[Path], np.ndarray]
+Vectors = Callable[..., np.ndarray]
 Save = Callable[..., Path]
 
 
@@ -194,7 +195,9 @@ def test_a_lora_of_what_is_computed_once_is_refused(saved: Save) -> None:
     folder = saved()
     name = "encoder.layer.0.attention.self.key_proj.weight"
     factors = Factors(np.ones((2, 32), np.float32), np.ones((32, 2), np.float32))
-    ops = AdaptedOps(OpenvinoOps(open_checkpoint(folder), "f32"), Loras([Lora("acme/lora", {name: factors})]))
+    ops: Ops[Any] = cast(
+        Ops[Any], AdaptedOps(OpenvinoOps(open_checkpoint(folder), "f32"), Loras([Lora("acme/lora", {name: factors})]))
+    )
     config = deberta.read_deberta((folder / "config.json").read_bytes())
 
     with pytest.raises(LoadError, match=f"a LoRA changes `{name}`, of which a part"):

@@ -66,7 +66,9 @@ def merged(folder: Path, pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], sca
 
 
 def vectors_of(model: LoadedModel, variant: str | None = None, texts: tuple[str, ...] = TEXTS) -> np.ndarray:
-    return np.stack([output.dense for output in model.run(model.prepare(Encode(texts, variant=variant)), stream=0)])
+    return np.stack(
+        [np.asarray(output.dense) for output in model.run(model.prepare(Encode(texts, variant=variant)), stream=0)]
+    )
 
 
 def theirs(folder: Path) -> np.ndarray:

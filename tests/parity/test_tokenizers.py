@@ -251,7 +251,7 @@ def test_tokens_by_name(folder: Path) -> None:
 
     for role in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
         token = getattr(theirs, f"{role}_token")
-        assert ours.special_id(role) == (None if token is None else theirs.convert_tokens_to_ids(token))  # type: ignore[arg-type]
+        assert ours.special_id(role) == (None if token is None else theirs.convert_tokens_to_ids(token))
         if token is not None:
             assert ours.token_id(token) == theirs.convert_tokens_to_ids(token)
 

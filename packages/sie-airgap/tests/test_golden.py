@@ -86,7 +86,7 @@ class Off(TinyModel):
         right = super().finish(call, prepared, outputs)
         if not isinstance(call, Extract):
             return right
-        return [Extracted(tuple(replace(e, end=e.end + 1) for e in one.entities)) for one in right]  # type: ignore[union-attr]
+        return [Extracted(tuple(replace(e, end=e.end + 1) for e in one.entities)) for one in right]
 
 
 def off(spec: ModelSpec) -> TinyModel:

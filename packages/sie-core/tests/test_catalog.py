@@ -103,7 +103,9 @@ def test_misspelt_model_is_answered_with_the_nearest() -> None:
     error = Catalog.shipped().no_model("sentence-transformers/all-minilm-l6-v2")
 
     assert error.code == "MODEL_NOT_FOUND"
-    assert error.extra["nearest"][0] == "sentence-transformers/all-MiniLM-L6-v2"
+    nearest = error.extra["nearest"]
+    assert isinstance(nearest, list)
+    assert nearest[0] == "sentence-transformers/all-MiniLM-L6-v2"
 
 
 def test_a_model_that_is_known_and_not_served_is_answered_with_the_reason() -> None:

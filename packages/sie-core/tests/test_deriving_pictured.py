@@ -12,7 +12,8 @@ from sie_core.ids import ModelId
 
 def derived(files: dict[str, Any], **spec: Any) -> Derived:
     bytes_of = {path: json.dumps(content).encode() for path, content in files.items()}
-    return derive(ModelSpec(**({"id": ModelId("acme/one"), "dense": DenseHead()} | spec)), bytes_of.get)
+    keys: dict[str, Any] = {"id": ModelId("acme/one"), "dense": DenseHead()} | spec
+    return derive(ModelSpec(**keys), bytes_of.get)
 
 
 @pytest.mark.parametrize(
