@@ -64,12 +64,12 @@ class ServeSettings:
     """Token for gated models on the hub. Unset: none is sent."""
 
     device: Literal["cpu", "cuda"] = setting("SIE_DEVICE", "cpu")
-    """What the models run on: `cpu`, by OpenVINO, or `cuda`, the first CUDA device that the process sees, by torch, which
-    the extra `sie-server[cuda]` brings."""
+    """What the models run on: `cpu`, by OpenVINO, or `cuda`, the first CUDA device that the process sees, by torch,
+    which the extra `sie-server[cuda]` brings."""
 
     precision: Literal["auto", "f32", "bf16", "f16"] = setting("SIE_PRECISION", "auto")
-    """What the linear layers compute in. `auto` takes bf16 on `cuda`, and on `cpu` where a short probe at the start shows
-    that it is faster there; `f16` is for `cuda` only. Results are float32 whatever it is."""
+    """What the linear layers compute in. `auto` takes bf16 on `cuda`, and on `cpu` where a short probe at the start
+    shows that it is faster there; `f16` is for `cuda` only. Results are float32 whatever it is."""
 
     bundle: str = setting("SIE_BUNDLE", "default")
     """Name of the bundle, that is of the set of models, that this worker serves."""
