@@ -21,6 +21,9 @@ _HYPOTHESIS: Final = "hypothesis_template"
 _MULTI_LABEL: Final = "multi_label"
 _PLACE: Final = "{}"
 
+_MOST_PAIRS: Final = 65_536
+"""In one call. A body of a megabyte can ask for a thousand million, which no memory holds and no worker would end."""
+
 
 @dataclass(frozen=True)
 class ExtractEntailed:
@@ -45,6 +48,13 @@ class ExtractEntailed:
         refuse_unknown_options(self.name, call.options, (_HYPOTHESIS, _MULTI_LABEL))
         flag(call.options, _MULTI_LABEL, self.multi_label)
         texts = texts_of(self.name, call.inputs)
+        if len(texts) * len(call.labels) > _MOST_PAIRS:
+            raise ApiError(
+                "INVALID_INPUT",
+                f"`items` has {len(texts):,} and `params.labels` {len(call.labels):,}, and model `{self.name}` reads each "
+                f"item once with each label, up to {_MOST_PAIRS:,} times a call",
+                "send fewer items a call, or fewer labels",
+            )
         hypotheses = self._hypotheses(call)
         pairs = self.tokenizer.pairs([(text, one) for text in texts for one in hypotheses], truncate="only_first")
         return [
