@@ -87,7 +87,7 @@ def load(
     when_imported()
     decided = opened.precision_for(precision)
     take(opened.held_bytes(checkpoint.predicted(decided)))
-    heads = heads_of(derived, config_json, tokenizer.result)
+    heads = heads_of(derived, config_json, checkpoint, tokenizer.result)
 
     def network(loras: Loras) -> Network:
         ops = opened.ops(checkpoint, decided)

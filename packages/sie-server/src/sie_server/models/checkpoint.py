@@ -54,6 +54,12 @@ class Weight:
     dtype: str
     array: NDArray[Any]
 
+    def floats(self) -> NDArray[np.float32]:
+        """A copy in float32."""
+        if self.dtype == "BF16":
+            return (self.array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return np.array(self.array, np.float32)
+
 
 @dataclass(frozen=True)
 class WeightsBytes:

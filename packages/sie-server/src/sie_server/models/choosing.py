@@ -7,12 +7,12 @@ from sie_core.catalog.derive import Derived
 from sie_core.catalog.spec import DenseHead, MultivectorHead, SparseHead
 from sie_core.wire.messages import OutputType
 from sie_server.models.calls import Task, Wanted
+from sie_server.models.checkpoint import Checkpoint
 from sie_server.models.choosing_vectors import marks_of, query_weights_of, vector_heads
 from sie_server.models.heads.classify import read_classify
 from sie_server.models.heads.entailment import read_entailment
 from sie_server.models.heads.gliclass import Gliclass, read_gliclass
 from sie_server.models.heads.head import Head
-from sie_server.models.heads.pooled import Pooled
 from sie_server.models.heads.spans import Spans, read_spans
 from sie_server.models.heads.verdict import read_verdict
 from sie_server.models.prompts import Prompts
@@ -27,12 +27,11 @@ from sie_server.models.tasks.verdict import score_verdicts
 from sie_server.models.tokenizing import TextTokenizer
 
 
-def heads_of(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokenizer]) -> dict[Wanted, Head]:
+def heads_of(
+    derived: Derived, config: bytes, checkpoint: Checkpoint, tokenizer: Callable[[], TextTokenizer]
+) -> dict[Wanted, Head]:
     """By what is read off a pass; `config` is the transformer's `config.json`."""
-    heads: dict[Wanted, Head] = {}
-    if derived.dense is not None and derived.dense.pooling is not None:
-        heads["dense"] = Pooled(derived.dense.pooling)
-    heads |= vector_heads(derived, config, tokenizer)
+    heads = vector_heads(derived, config, checkpoint, tokenizer)
     if derived.score is not None and derived.score.head == "classify":
         heads["logits"] = read_classify(config)
     if derived.score is not None and derived.score.head == "verdict":
@@ -87,6 +86,8 @@ def tasks_of(
             normalize,
             marks_of(derived.multivector, tokenizer),
             query_weights_of(derived, folder, tokenizer),
+            is_pooled="dense" in heads,
+            prompt_tokens=None if derived.pools_prompt else tokenizer.prompt_tokens,
         )
         if derived.score is not None and derived.score.head == "vectors":
             tasks["score"] = ScoreVectors(encode)

@@ -1,10 +1,8 @@
-"""The heads of sparse vectors and multivectors, and what their tasks need, of a completed spec."""
+"""The heads of vectors, and what their tasks need, of a completed spec."""
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import numpy as np
 
 from sie_core.catalog.derive import Derived
@@ -13,6 +11,8 @@ from sie_server.models.calls import LoadError, Wanted
 from sie_server.models.checkpoint import Checkpoint, joined, open_checkpoint, open_tensors
 from sie_server.models.heads.head import Head
 from sie_server.models.heads.multivector import TokenVectors
+from sie_server.models.heads.pooled import Pooled
+from sie_server.models.heads.projection import read_dense
 from sie_server.models.heads.sparse import batch_tokens, read_lexical, read_splade
 from sie_server.models.query_weights import QueryWeights, read_query_weights
 from sie_server.models.tasks.around import Marks
@@ -25,7 +25,7 @@ _ENDS: tuple[Role, ...] = ("sep", "eos")
 
 def with_layers(checkpoint: Checkpoint, derived: Derived, folder: Path) -> Checkpoint:
     """With the tensors of files and folders beside it, each under its file's or folder's name and a colon."""
-    sources = {layer.source for layer in derived.multivector_layers if layer.source}
+    sources = {layer.source for layer in (*derived.dense_layers, *derived.multivector_layers) if layer.source}
     if derived.sparse is not None and derived.sparse.head == "lexical" and derived.sparse.weights is not None:
         sources.add(derived.sparse.weights)
     opened = {
@@ -35,10 +35,17 @@ def with_layers(checkpoint: Checkpoint, derived: Derived, folder: Path) -> Check
     return joined(checkpoint, opened) if opened else checkpoint
 
 
-def vector_heads(derived: Derived, config: bytes, tokenizer: Callable[[], TextTokenizer]) -> dict[Wanted, Head]:
+def vector_heads(
+    derived: Derived, config: bytes, checkpoint: Checkpoint, tokenizer: Callable[[], TextTokenizer]
+) -> dict[Wanted, Head]:
     """By what is read off a pass; `config` is the transformer's `config.json`."""
-    _refuse_unserved(derived, config)
     heads: dict[Wanted, Head] = {}
+    if derived.dense is not None and derived.dense.pooling is not None:
+        layers = tuple(
+            read_dense(layer, lambda name, shape: checkpoint.weight(name, shape).floats())
+            for layer in derived.dense_layers
+        )
+        heads["dense"] = Pooled(derived.dense.pooling, layers, derived.truncate_dim, derived.rescaled)
     sparse = derived.sparse
     if sparse is not None and sparse.head == "splade":
         heads["sparse"] = read_splade(config, twice=sparse.activation == "log1p_log1p", pooling=sparse.pooling or "max")
@@ -69,20 +76,6 @@ def query_weights_of(derived: Derived, folder: Path, tokenizer: TextTokenizer) -
     if derived.dense is not None or derived.multivector is not None:
         raise LoadError(f"`{derived.given.id}` weighs queries without the network, and has more outputs than `sparse`")
     return read_query_weights(folder / sparse.weights, tokenizer, dims=sparse.dim, max_tokens=derived.max_tokens)
-
-
-def _refuse_unserved(derived: Derived, config: bytes) -> None:
-    """Raises `LoadError` for what a dense vector would be wrong without."""
-    if derived.dense is None:
-        return
-    if derived.dense_layers:
-        layers = ", ".join(f"`{layer.source}`" for layer in derived.dense_layers)
-        raise LoadError(f"`{derived.given.id}` has {layers} after the pooling: supported is none")
-    if not derived.pools_prompt and (derived.query or derived.document):
-        raise LoadError(f"`include_prompt` of `{derived.given.id}` is false: supported is pooling over the prompt too")
-    width = msgspec.json.decode(config, type=dict[str, Any]).get("hidden_size")
-    if width is not None and derived.dense.dim is not None and derived.dense.dim < width:
-        raise LoadError(f"`truncate_dim` makes vectors of {derived.dense.dim}, `hidden_size` is {width}: want no less")
 
 
 def batch_tokens_of(derived: Derived) -> int | None:

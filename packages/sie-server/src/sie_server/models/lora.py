@@ -141,7 +141,4 @@ def _alpha(module: str, patterns: Mapping[str, float], default: float) -> float:
 
 
 def _floats(tensors: Checkpoint, name: str) -> Floats:
-    stored = tensors.weight(name, tensors.shape(name))
-    if stored.dtype == "BF16":
-        return (stored.array.astype(np.uint32) << 16).view(np.float32)
-    return stored.array.astype(np.float32)
+    return tensors.weight(name, tensors.shape(name)).floats()

@@ -61,6 +61,8 @@ def load_pictured(
     reader = load_pictures(folder, kind=config.kind, side=config.picture.image_size, patch=config.picture.patch_size)
     tokenizer = load_tokenizer(folder, max_tokens=derived.max_tokens, lower_case=derived.lower_case)
     checkpoint = open_checkpoint(folder)
+    features = Features(derived.truncate_dim, derived.rescaled)
+    dim = min(config.dim, derived.truncate_dim or config.dim)
     opened = open_engine(engine, device)
     when_imported()
     decided = opened.precision_for(precision)
@@ -68,29 +70,29 @@ def load_pictured(
 
     def tower(build: Callable[[Ops[Any], VisionConfig], tuple[Any, Any]], warm: Plan | None) -> Tower:
         ops = opened.ops(checkpoint, decided)
-        hidden, features = build(ops, config)
+        hidden, vectors = build(ops, config)
         ops.output(HIDDEN, hidden)
-        ops.output(FEATURES, features)
-        return Tower(ops.compiled(streams=streams, threads=threads, warm=warm), {"dense": Features()})
+        ops.output(FEATURES, vectors)
+        return Tower(ops.compiled(streams=streams, threads=threads, warm=warm), {"dense": features})
 
     return LoadedModel(
         name=derived.given.id,
-        dims={"dense": config.dim},
+        dims={"dense": dim},
         max_tokens=derived.max_tokens,
         text=tower(text_tower, None),
-        tasks={"encode": _task(derived, folder, config, tokenizer, reader)},
+        tasks={"encode": _task(derived, folder, config, dim, tokenizer, reader)},
         pictures=tower(picture_tower, _warm(reader)),
         picture_tokens=reader.tokens,
     )
 
 
 def _task(
-    derived: Derived, folder: Path, config: VisionConfig, tokenizer: TextTokenizer, reader: PictureReader
+    derived: Derived, folder: Path, config: VisionConfig, dim: int, tokenizer: TextTokenizer, reader: PictureReader
 ) -> EncodePictured:
     spec = derived.given
     prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
     normalize = derived.dense is not None and bool(derived.dense.normalize)
-    texts = EncodeTexts(spec.id, {"dense": config.dim}, tokenizer, prompts, normalize)
+    texts = EncodeTexts(spec.id, {"dense": dim}, tokenizer, prompts, normalize)
     written = _read(folder)
     return EncodePictured(texts, reader, _padding(config, tokenizer, written, derived), _shape(written))
 

@@ -125,18 +125,19 @@ def load_static(derived: Derived, folder: Path) -> LoadedModel:
     shape = checkpoint.shape(name)
     if len(shape) != 2:
         raise LoadError(f"`{name}` in `{folder}` is {list(shape)}: want one vector for each token")
-    if spec.dense is not None and spec.dense.dim not in (None, shape[1]):
-        raise LoadError(f"`dense.dim` is {spec.dense.dim}, `{name}` in `{folder}` has vectors of {shape[1]}")
+    dim = min(shape[1], derived.truncate_dim or shape[1])
+    if spec.dense is not None and spec.dense.dim not in (None, dim):
+        raise LoadError(f"`dense.dim` is {spec.dense.dim}, `{name}` in `{folder}` makes vectors of {dim}")
     tokenizer = StaticTokenizer(_tokenizer(folder), max_tokens=derived.max_tokens, as_model2vec=name == _MODEL2VEC)
     table = _table(checkpoint, name, shape, tokenizer.vocabulary)
     prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
     normalize = derived.dense is not None and bool(derived.dense.normalize)
     return LoadedModel(
         name=spec.id,
-        dims={"dense": shape[1]},
+        dims={"dense": dim},
         max_tokens=derived.max_tokens,
-        text=Tower(table, {"dense": Features()}),
-        tasks={"encode": EncodeTexts(spec.id, {"dense": shape[1]}, tokenizer, prompts, normalize)},
+        text=Tower(table, {"dense": Features(derived.truncate_dim, derived.rescaled)}),
+        tasks={"encode": EncodeTexts(spec.id, {"dense": dim}, tokenizer, prompts, normalize)},
     )
 
 

@@ -73,6 +73,15 @@ class Settings(msgspec.Struct, frozen=True):
     pad_token: _Named = None
     cls_token: _Named = None
     mask_token: _Named = None
+    additional_special_tokens: tuple[str | Token, ...] | None = None
+    extra_special_tokens: tuple[str | Token, ...] | dict[str, str | Token] | None = None
+
+    @property
+    def special(self) -> frozenset[str]:
+        """What transformers lists as `all_special_tokens`, as far as this file names it."""
+        extra = self.extra_special_tokens or self.additional_special_tokens or ()
+        named = [*(self.token(role) for role in ROLES), *(extra.values() if isinstance(extra, dict) else extra)]
+        return frozenset(one.content if isinstance(one, Token) else one for one in named if one is not None)
 
     @property
     def types(self) -> bool:

@@ -167,6 +167,15 @@ class TextTokenizer:
             for encoding in self._whole.encode_batch_fast(some, add_special_tokens=False)
         ]
 
+    def prompt_tokens(self, prompt: str) -> int:
+        """How many of an item's first tokens sentence-transformers takes for the prompt's: as many as the prompt alone
+        has, special tokens included, but for one at its end."""
+        encoding = self._cut.encode(prompt)
+        if not encoding.ids:
+            return 0
+        ends = encoding.special_tokens_mask[-1] == 1 or encoding.tokens[-1] in self._settings.special
+        return len(encoding.ids) - ends
+
     def located(self, texts: Sequence[str]) -> list[Located]:
         """Each text's tokens and where they stand in it."""
         return [_located(encoding) for some in _slices(texts) for encoding in self._cut.encode_batch(some)]

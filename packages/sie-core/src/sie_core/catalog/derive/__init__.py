@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 
 import msgspec
 
-from sie_core.catalog.derive.dense import complete_dense
+from sie_core.catalog.derive.dense import check_truncate_dim, complete_dense
 from sie_core.catalog.derive.extract import complete_entailment
 from sie_core.catalog.derive.labels import ENCODER, complete_labels, read_encoder
 from sie_core.catalog.derive.modules import read_modules
@@ -98,6 +98,8 @@ class Derived:
         multivector_layers: linear layers from a token's hidden state to its vector.
         skipped: words whose tokens have no vector in a document.
         pools_prompt: whether a prompt's tokens are part of a mean.
+        truncate_dim: a dense vector is cut to so many; None: it is as long as it is.
+        rescaled: whether what is cut to that is scaled to length 1 again.
         extract: the extract head, complete where its kind leaves something open.
         inside: the key of `config.json` under which the network's own is; None: it is the whole.
         config: the file that says what the network is.
@@ -119,6 +121,8 @@ class Derived:
     multivector_layers: tuple[Layer, ...] = ()
     skipped: tuple[str, ...] = ()
     pools_prompt: bool = True
+    truncate_dim: int | None = None
+    rescaled: bool = True
     extract: ExtractHead | None = None
     inside: str | None = None
     config: str = CONFIG
@@ -200,6 +204,8 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
         multivector_layers=multivector.layers if multivector else (),
         skipped=multivector.skipped if multivector else (),
         pools_prompt=dense is None or dense.pools_prompt,
+        truncate_dim=prompts.truncate_dim,
+        rescaled=dense is None or dense.rescaled,
         extract=extract,
         inside=None if encoder is None else ENCODER,
     )
@@ -232,6 +238,7 @@ def _of_gliner(spec: ModelSpec, read: Reader) -> Derived:
 def _of_static(spec: ModelSpec, static: Static, prompts: Prompts) -> Derived:
     query = _template(spec.query, ("query",), prompts)
     document = _template(spec.document, _DOCUMENT_PROMPTS, prompts)
+    check_truncate_dim(prompts)
     return Derived(
         given=spec,
         architecture="static",
@@ -245,6 +252,8 @@ def _of_static(spec: ModelSpec, static: Static, prompts: Prompts) -> Derived:
         query=query.value,
         document=document.value,
         origins=static.origins | {"query": query.origin, "document": document.origin},
+        truncate_dim=prompts.truncate_dim,
+        rescaled=static.origins["dense.normalize"] == SPEC,
     )
 
 

@@ -42,12 +42,14 @@ class Dense:
     Attributes:
         layers: linear layers after the pooling.
         pools_prompt: whether the tokens of a prompt are part of a mean.
+        rescaled: whether a vector that is cut is scaled to length 1 again.
         origins: each value's, by name.
     """
 
     head: DenseHead
     layers: tuple[Layer, ...]
     pools_prompt: bool
+    rescaled: bool
     origins: Mapping[str, str]
 
 
@@ -69,7 +71,9 @@ def complete_dense(
     dim = _dim(head, layers, config, prompts, origin)
     complete = DenseHead(pooling=pooled.value, normalize=normalized.value, dim=dim.value, projection=head.projection)
     origins = {"pooling": pooled.origin, "normalize": normalized.origin, "dim": dim.origin}
-    return Dense(complete, layers, raw.get("include_prompt", True) is True, origins)
+    # What `Normalize` has scaled is cut afterwards; a spec that says so means the vector that callers get.
+    pools_prompt = raw.get("include_prompt", True) is True
+    return Dense(complete, layers, pools_prompt, normalized.origin == SPEC, origins)
 
 
 def _raw(read: Reader, module: Module | None, config: Config) -> Mapping[str, Any]:
@@ -125,12 +129,19 @@ def _layers(
     return read_layers(listed, read, config.hidden_size), within(listed[-1].path, CONFIG)
 
 
+def check_truncate_dim(prompts: Prompts) -> None:
+    """Raises `ValueError` for one that no vector can have."""
+    if prompts.truncate_dim is not None and prompts.truncate_dim < 1:
+        raise ValueError(f"`truncate_dim` in `{PROMPTS}` is {prompts.truncate_dim}: want a positive number")
+
+
 def _dim(head: DenseHead, layers: tuple[Layer, ...], config: Config, prompts: Prompts, where: str) -> Found[int]:
     width = layers[-1].outputs if layers else config.hidden_size
     assert width is not None
     name = "out_features" if layers else "hidden_size"
     found = Found(width, where)
     if prompts.truncate_dim is not None:
+        check_truncate_dim(prompts)
         name, found = "truncate_dim", Found(min(width, prompts.truncate_dim), PROMPTS)
     if head.dim is not None and head.dim != found.value:
         raise ValueError(f"`dense.dim` is {head.dim}, `{name}` in `{found.origin}` is {found.value}")

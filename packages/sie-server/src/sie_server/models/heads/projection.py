@@ -3,7 +3,7 @@
 Follows sentence-transformers 6.2 `base/modules/dense.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,6 +63,21 @@ class Dense:
         if self.layer.residual:
             y = y + (x if self.residual is None else x @ self.residual.T)
         return y
+
+
+def read_dense(layer: Layer, read: Callable[[str, tuple[int, ...]], Floats]) -> Dense:
+    """The layer with its weights.
+
+    Args:
+        read: the tensor of that name, which must have that shape.
+    """
+    square = (layer.outputs, layer.inputs)
+    return Dense(
+        layer,
+        weight=read(tensor_name(layer, "weight"), square),
+        bias=read(tensor_name(layer, "bias"), (layer.outputs,)) if layer.bias else None,
+        residual=read(f"{layer.source}:residual.weight", square) if has_residual_layer(layer) else None,
+    )
 
 
 def activated(x: Floats, kind: LayerActivation | None) -> Floats:

@@ -1,8 +1,8 @@
 """Texts to vectors: one sequence an item, and its outputs as they are read off."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -12,10 +12,9 @@ from sie_server.models.calls import Encode, Output, Prepared, Result, Tokens
 from sie_server.models.prompts import Prompts
 from sie_server.models.query_weights import QueryWeights
 from sie_server.models.tasks.around import Marked, Marks
-from sie_server.models.tasks.task import flag, refuse_unknown_options, texts_of
+from sie_server.models.tasks.task import texts_of
+from sie_server.models.tasks.vector_options import VectorOptions, prompts_asked
 from sie_server.models.tokenizing import Tokenized
-
-_OPTIONS: Final = ("normalize",)
 
 
 class Tokenizes(Protocol):
@@ -39,6 +38,8 @@ class EncodeTexts:
         normalize: whether a dense vector's length is made 1, when a call does not say.
         marks: what a query's sequence has beside its tokens, and a document's; None where that is nothing.
         query_weights: what a query becomes instead of a pass, of a model whose only output is sparse; None: nothing.
+        is_pooled: whether a call may choose how hidden states become one vector.
+        prompt_tokens: how many tokens of what stands before a text are left out of a mean; None: none are.
     """
 
     name: str
@@ -48,13 +49,16 @@ class EncodeTexts:
     normalize: bool
     marks: tuple[Marks, Marks] | None = None
     query_weights: QueryWeights | None = None
+    is_pooled: bool = False
+    prompt_tokens: Callable[[str], int] | None = None
 
     def prepare(self, call: Encode) -> list[Prepared]:
         outputs = self._outputs(call)
-        refuse_unknown_options(self.name, call.options, _OPTIONS)
-        normalized = flag(call.options, "normalize", self.normalize)
+        options = VectorOptions(self.name, self.normalize, self.dims.get("dense"), self.is_pooled)
+        wishes, prompts = options.read(call.options), prompts_asked(call.options, self.prompts[call.variant])
+        unpooled = self._unpooled(call, prompts)
         if call.is_query and self.query_weights is not None:
-            return self._weighed(call, outputs, self.query_weights)
+            return self._weighed(call, prompts, outputs, self.query_weights)
         return [
             Prepared(
                 ids=found.ids,
@@ -62,16 +66,21 @@ class EncodeTexts:
                 wanted=outputs,
                 item=index,
                 is_query=call.is_query,
-                normalized=normalized,
+                normalized=wishes.normalized,
+                pooling=wishes.pooling,
+                dims=wishes.dims,
+                unpooled=0 if isinstance(call.inputs[index], Tokens) else unpooled,
                 unseen=found.unseen,
             )
-            for index, found in enumerate(self._marked(call))
+            for index, found in enumerate(self._marked(call, prompts))
         ]
 
     def finish(self, call: Encode, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
         return list(outputs)
 
-    def _weighed(self, call: Encode, outputs: tuple[OutputType, ...], weights: QueryWeights) -> list[Prepared]:
+    def _weighed(
+        self, call: Encode, prompts: Prompts, outputs: tuple[OutputType, ...], weights: QueryWeights
+    ) -> list[Prepared]:
         """A text without tokens costs one, as everything that waits for its turn has a cost."""
         return [
             Prepared(
@@ -82,25 +91,30 @@ class EncodeTexts:
                 is_query=True,
                 known=Output(sparse=weights.vector(found.ids)),
             )
-            for index, found in enumerate(self._tokenized(call, weights))
+            for index, found in enumerate(self._tokenized(call, prompts, weights))
         ]
 
-    def _marked(self, call: Encode) -> list[Marked]:
-        found = self._tokenized(call, self.tokenizer)
+    def _marked(self, call: Encode, prompts: Prompts) -> list[Marked]:
+        found = self._tokenized(call, prompts, self.tokenizer)
         if self.marks is None:
             return [Marked(one.ids, one.truncated) for one in found]
         query, document = self.marks
         return [(query if call.is_query else document).put(one) for one in found]
 
-    def _tokenized(self, call: Encode, tokenizer: Tokenizes) -> list[Tokenized]:
+    def _tokenized(self, call: Encode, prompts: Prompts, tokenizer: Tokenizes) -> list[Tokenized]:
         """Token ids stand for themselves: nothing is put around them."""
-        prompts = self.prompts[call.variant]
         texts = texts_of(self.name, [one for one in call.inputs if not isinstance(one, Tokens)])
         shaped = [prompts.shape(text, is_query=call.is_query, instruction=call.instruction) for text in texts]
         found = iter(tokenizer(shaped))
         return [
             self._given(one, index) if isinstance(one, Tokens) else next(found) for index, one in enumerate(call.inputs)
         ]
+
+    def _unpooled(self, call: Encode, prompts: Prompts) -> int:
+        if self.prompt_tokens is None:
+            return 0
+        before = prompts.before(is_query=call.is_query, instruction=call.instruction)
+        return self.prompt_tokens(before) if before else 0
 
     def _given(self, tokens: Tokens, index: int) -> Tokenized:
         known = self.tokenizer.vocabulary
