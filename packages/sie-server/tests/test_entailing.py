@@ -28,5 +28,5 @@ def test_more_pairs_of_items_and_labels_than_memory_holds_are_refused_before_the
 ) -> None:
     many = tuple("a" * 20_000)
 
-    with pytest.raises(ApiError, match="`items` has 20,000 and `params.labels` 20,000, .* up to 65,536 times a call"):
+    with pytest.raises(ApiError, match=r"`items` has 20,000 and `params.labels` 20,000, .* up to 65,536 times a call"):
         entailed.prepare(Extract(many, labels=many))

@@ -51,8 +51,8 @@ class ExtractEntailed:
         if len(texts) * len(call.labels) > _MOST_PAIRS:
             raise ApiError(
                 "INVALID_INPUT",
-                f"`items` has {len(texts):,} and `params.labels` {len(call.labels):,}, and model `{self.name}` reads each "
-                f"item once with each label, up to {_MOST_PAIRS:,} times a call",
+                f"`items` has {len(texts):,} and `params.labels` {len(call.labels):,}, and model `{self.name}` reads "
+                f"each item once with each label, up to {_MOST_PAIRS:,} times a call",
                 "send fewer items a call, or fewer labels",
             )
         hypotheses = self._hypotheses(call)
