@@ -290,8 +290,25 @@ def test_a_fixed_dimensional_encoding_is_the_dense_output_of_a_multivector_model
     assert outputs() == ("multivector",)
     assert outputs(options={"profile": "muvera"}) == ("dense",)
     assert outputs(options={"muvera": {}}, output_types=["multivector", "dense"]) == ("multivector", "dense")
-    with pytest.raises(ApiError, match="has no `dense` output"):
-        outputs(options={"muvera": None}, output_types=["dense"])
+    assert outputs(options={"profile": "muvera", "muvera": None}) == ("multivector",)
+    for options in ({"muvera": None}, {"profile": "muvera", "muvera": None}):
+        with pytest.raises(ApiError, match="has no `dense` output"):
+            outputs(options=options, output_types=["dense"])
+
+
+def test_a_null_profile_is_none_and_a_null_option_takes_the_variants_away() -> None:
+    variant = Variant(options={"normalize": False, "muvera": {}})
+    spec = ModelSpec(id=TINY, multivector=MultivectorHead(), variants={"plain": variant})
+
+    def call(**options: Any) -> Encode:
+        params = wire.EncodeParams(options=options)
+        found = read_call(wire.EncodeRequest([wire.Item(text="a")], params), spec).call
+        assert isinstance(found, Encode)
+        return found
+
+    assert call(profile=None).variant is None
+    assert call(profile="plain", normalize=None).options == {"muvera": {}}
+    assert call(profile="plain", normalize=True).options == {"muvera": {}, "normalize": True}
 
 
 PICTURES = ModelSpec(id=TINY, dense=DenseHead(), inputs=("text", "image"))

@@ -199,16 +199,18 @@ def _takes(spec: ModelSpec) -> str:
 def _options(
     given: Mapping[str, Any] | None, spec: ModelSpec, place: str
 ) -> tuple[str | None, Variant, dict[str, Any]]:
-    """The variant's name and the variant, and the options: the call's own before the variant's."""
-    own = {name: value for name, value in (given or {}).items() if value is not None}
-    asked = own.pop("profile", DEFAULT)
+    """The variant's name and the variant, and the options: the call's own before the variant's, null for none."""
+    own = dict(given or {})
+    asked = own.pop("profile", None)
+    asked = DEFAULT if asked is None else asked
     if not isinstance(asked, str) or (asked != DEFAULT and asked not in spec.variants):
         known = _named((DEFAULT, *(name for name in spec.variants if name != DEFAULT)))
         said = f"model `{spec.id}` has no variant `{asked}`"
         raise ApiError("INVALID_INPUT", said, hint=f"`{place}.profile` may be {known}")
     variant = spec.variants.get(asked, Variant())
     shared = {name: value for name, value in variant.options.items() if name not in ("output_dtype", "profile")}
-    return asked if asked in spec.variants else None, variant, {**shared, **own}
+    options = {name: value for name, value in {**shared, **own}.items() if value is not None}
+    return asked if asked in spec.variants else None, variant, options
 
 
 def _dtype(asked: OutputDtype | None, variant: Variant, spec: ModelSpec, name: str | None) -> OutputDtype:

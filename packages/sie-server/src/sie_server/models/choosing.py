@@ -19,6 +19,7 @@ from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tasks.entailment import ExtractEntailed
 from sie_server.models.tasks.labels import extract_labels
+from sie_server.models.tasks.muvera import EncodeMuvera
 from sie_server.models.tasks.pairs import ScorePairs
 from sie_server.models.tasks.spans import ExtractSpans
 from sie_server.models.tasks.task import Task as TaskOf
@@ -85,10 +86,12 @@ def tasks_of(
             prompts,
             normalize,
             marks_of(derived.multivector, tokenizer),
-            query_weights_of(derived, folder, tokenizer),
+            query_weights=query_weights_of(derived, folder, tokenizer),
             is_pooled="dense" in heads,
             prompt_tokens=None if derived.pools_prompt else tokenizer.prompt_tokens,
         )
+        if derived.multivector is not None and derived.multivector.dim is not None:
+            tasks["encode"] = EncodeMuvera(encode, derived.multivector.dim)
         if derived.score is not None and derived.score.head == "vectors":
             tasks["score"] = ScoreVectors(encode)
     if derived.score is not None and derived.score.head == "classify" and derived.score.activation is not None:

@@ -1,6 +1,7 @@
 """Scores from a model's own vectors: cosine, weights of shared ids, the largest of each query token's, or all three.
 
-Follows FlagEmbedding 1.4 `finetune/embedder/encoder_only/m3/modeling.py` (`compute_…_score`).
+Follows FlagEmbedding 1.4 `finetune/embedder/encoder_only/m3/modeling.py` (`compute_…_score`) for a model with all
+three, whose MaxSim is a mean; elsewhere it is the sum that pylate 1.6 `scores/scores.py` and the SDK's `maxsim` make.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,9 @@ MODES: Final[Mapping[str, OutputType]] = {"dense": "dense", "sparse": "sparse", 
 HYBRID: Final = "hybrid"
 WEIGHTS: Final[Mapping[str, float]] = {"dense": 0.4, "sparse": 0.2, "colbert": 0.4}
 
+# A variant's `muvera` says what its vectors are; a score is of the multivectors that they are made of.
+_OWN: Final = ("score_mode", "score_weights", "muvera")
+
 
 @dataclass(frozen=True)
 class ScoreVectors:
@@ -30,7 +34,7 @@ class ScoreVectors:
 
     def prepare(self, call: Score) -> list[Prepared]:
         outputs = tuple(MODES[mode] for mode in self._weights(call.options))
-        options = {name: value for name, value in call.options.items() if name not in ("score_mode", "score_weights")}
+        options = {name: value for name, value in call.options.items() if name not in _OWN}
         shared = {"outputs": outputs, "instruction": call.instruction, "options": options, "variant": call.variant}
         query = self.encode.prepare(Encode(inputs=(call.query,), is_query=True, **shared))  # type: ignore[arg-type]
         items = self.encode.prepare(Encode(inputs=call.inputs, **shared))  # type: ignore[arg-type]
@@ -41,7 +45,12 @@ class ScoreVectors:
         query, *items = outputs
         if isinstance(query, ApiError):
             return [query] * len(items)
-        return [item if isinstance(item, ApiError) else _score(query, item, weights) for item in items]
+        is_mean = len(self._have) == len(MODES)
+        return [item if isinstance(item, ApiError) else _score(query, item, weights, is_mean=is_mean) for item in items]
+
+    @property
+    def _have(self) -> list[str]:
+        return [mode for mode, output in MODES.items() if output in self.encode.dims]
 
     def _weights(self, options: Mapping[str, object]) -> dict[str, float]:
         """Of each mode that counts; one alone counts as it is.
@@ -49,7 +58,7 @@ class ScoreVectors:
         Raises:
             ApiError: a mode that there is not, or that the model cannot have; weights that are none.
         """
-        have = [mode for mode, output in MODES.items() if output in self.encode.dims]
+        have = self._have
         # A score of every kind is bge-m3's alone; a ColBERT's is of its only vectors.
         modes = [*have, HYBRID] if len(have) == len(MODES) else have
         mode = options.get("score_mode", have[0])
@@ -81,7 +90,7 @@ def _as_query(one: Prepared) -> Prepared:
     return replace(one, item=QUERY)
 
 
-def _score(query: Output, item: Output, weights: Mapping[str, float]) -> float:
+def _score(query: Output, item: Output, weights: Mapping[str, float], *, is_mean: bool) -> float:
     total = 0.0
     for mode, weight in weights.items():
         if mode == "dense" and query.dense is not None and item.dense is not None:
@@ -91,7 +100,8 @@ def _score(query: Output, item: Output, weights: Mapping[str, float]) -> float:
         else:
             assert query.multivector is not None
             assert item.multivector is not None
-            found = _largest(query.multivector, item.multivector)
+            similarity = _mean_similarity if is_mean else _similarity
+            found = similarity(query.multivector, item.multivector)
         total += weight * found
     return total
 
@@ -101,8 +111,13 @@ def _shared(query: SparseVector, item: SparseVector) -> float:
     return float(query.values[ours] @ item.values[theirs])
 
 
-def _largest(query: NDArray[np.float32], item: NDArray[np.float32]) -> float:
-    """Of each of the query's vectors, the mean; 0 where one side has none."""
+def _similarity(query: NDArray[np.float32], item: NDArray[np.float32]) -> float:
+    """Of each of the query's vectors the largest product, summed; 0 where one side has none."""
     if not len(query) or not len(item):
         return 0.0
-    return float((normalized(query) @ normalized(item).T).max(axis=1).mean())
+    return float((query @ item.T).max(axis=1).sum())
+
+
+def _mean_similarity(query: NDArray[np.float32], item: NDArray[np.float32]) -> float:
+    """Likewise of vectors of length 1, divided by how many the query has: bge-m3's, beside a cosine in one score."""
+    return _similarity(normalized(query), normalized(item)) / max(len(query), 1)
