@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sie_server.engine.engine import Limits
 from sie_server.engine.executor import Executor
 from sie_server.engine.jobs import Job, Ticket
 from sie_server.engine.scheduler import Scheduler
-from sie_server.models.calls import Encode, Output, Prepared
+from sie_server.models.calls import Encode, Extract, Output, Picture, Prepared, Score
 from sie_testing.site import TINY, Caller, spec
 from sie_testing.tiny import TinyModel
 
@@ -53,6 +54,48 @@ def test_calls_that_arrive_while_the_device_is_busy_run_together_by_length(sites
 
     assert site.run(scenario()) == [200] * 5
     assert [sorted(batch) for batch in model.batches] == [[3], [10, 10, 11], [42]]
+
+
+@pytest.mark.parametrize(
+    ("call", "inline"),
+    [
+        (Encode(("a few words", "and more")), True),
+        (Encode(("word " * 1000,)), False),
+        (Encode(("",) * 1000), False),
+        (Encode(("a",), instruction="word " * 1000), False),
+        (Encode((Picture(b""),)), False),
+        (Score("a", ("b", "c")), True),
+        (Score("word " * 1000, ("b",)), False),
+        (Extract(("a",), labels=("b", "c")), True),
+        (Extract(("a",), labels=("word " * 1000,)), False),
+    ],
+)
+def test_only_a_few_words_are_tokenised_where_every_other_call_is_answered(
+    sites: Any, call: Encode | Score | Extract, inline: bool
+) -> None:
+    """Whatever the model's own estimate, which ends where it cuts texts off."""
+    threads: list[str] = []
+
+    class Noting(TinyModel):
+        def estimate_tokens(self, call: Any) -> int:
+            return 1
+
+        def prepare(self, call: Any) -> list[Prepared]:
+            threads.append(threading.current_thread().name)
+            return super().prepare(Encode(("a",)))
+
+        def finish(self, call: Any, prepared: Any, outputs: Any) -> Any:
+            return list(outputs)
+
+    site = sites(Noting(), limits=ONE_STREAM)
+    site.load(spec())
+
+    async def scenario() -> None:
+        resident = site.engine.residency.look(spec())
+        await site.engine.run(resident, call, site.engine.ticket(arrived_s=0.0))
+
+    site.run(scenario())
+    assert [name.startswith("tokenizer") for name in threads] == [not inline]
 
 
 def test_the_device_threads_are_the_only_ones_that_run_the_model(site: Any, model: TinyModel) -> None:

@@ -29,14 +29,16 @@ from sie_server.engine.memory import stale
 from sie_server.engine.residency import Load, Residency, Resident, State
 from sie_server.engine.room import Claim, Room
 from sie_server.engine.scheduler import Scheduler
-from sie_server.models.calls import Call, Model, Prepared, Result
+from sie_server.models.calls import Call, Extract, Input, Model, Prepared, Result, Score
 from sie_server.observability import EVENT_MODEL_UNLOADED, Metrics
 
 logger = logging.getLogger("sie.engine")
 
-INLINE_TOKENS = 64
-"""Up to this estimate a call is tokenised on the event loop: it takes less than handing it to a thread."""
+INLINE_CHARACTERS = 256
+"""Up to so many a call is tokenised on the event loop: it takes less than handing it to a thread."""
 
+_EVERY_TEXT = 8
+"""Characters that a text counts for beside its own: an empty one is work too."""
 
 _LOOKS = 10
 """How often a model is looked at before it has been idle for too long."""
@@ -139,7 +141,7 @@ class Engine:
         try:
             timer = self._timer(ticket)
             ticket.stamps.tokenizing_s = self.clock()
-            prepared = await self._prepared(resident.model, call, ticket, estimate=cost)
+            prepared = await self._prepared(resident.model, call, ticket)
             ticket.stamps.queued_s = self.clock()
             exact = sum(item.tokens for item in prepared)
             self.queued_tokens += exact - cost
@@ -232,9 +234,9 @@ class Engine:
             raise late()
         return self.loop.call_later(left_s, ticket.expire)
 
-    async def _prepared(self, model: Model, call: Call, ticket: Ticket, *, estimate: int) -> list[Prepared]:
+    async def _prepared(self, model: Model, call: Call, ticket: Ticket) -> list[Prepared]:
         """Nothing, for a caller who has gone while the call waited for a thread."""
-        if estimate <= INLINE_TOKENS:
+        if _is_short(call):
             return model.prepare(call)
 
         def prepare() -> list[Prepared]:
@@ -274,6 +276,22 @@ class Engine:
             self.metrics.device_seconds.add(model_id, by=finished.ended_s - finished.started_s)
         if finished.splits:
             self.metrics.splits.add(model_id, by=finished.splits)
+
+
+def _is_short(call: Call) -> bool:
+    """By the texts themselves: an estimate in tokens ends where the model cuts them off. A picture is to be decoded."""
+    beside: tuple[Input, ...] = (call.instruction or "",)
+    match call:
+        case Score(query=query):
+            beside += (query,)
+        case Extract(labels=labels):
+            beside += labels
+    characters = 0
+    for one in (*call.inputs, *beside):
+        if not isinstance(one, str):
+            return False
+        characters += len(one) + _EVERY_TEXT
+    return characters <= INLINE_CHARACTERS
 
 
 def _answer(model: Model, call: Call, prepared: Sequence[Prepared], ticket: Ticket) -> Answer:
