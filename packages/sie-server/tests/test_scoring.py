@@ -103,6 +103,13 @@ def test_what_is_no_score_is_refused(reranker: LoadedModel, call: Any, why: str)
         reranker.prepare(call)
 
 
+def test_what_would_stand_beside_so_many_items_that_no_memory_holds_it_is_refused(reranker: LoadedModel) -> None:
+    call = Score("a", ("b",) * 10_000, instruction="c" * 10_000)
+
+    with pytest.raises(ApiError, match="`instruction` has 10,000 characters, and stands beside each of 10,000 items: "):
+        reranker.prepare(call)
+
+
 def test_an_item_that_failed_has_its_error_and_the_others_their_scores(reranker: LoadedModel) -> None:
     asked = Score("who", ITEMS[:2])
     prepared = reranker.prepare(asked)

@@ -32,6 +32,10 @@ from sie_server.models.ops.plan import Plan, plan_batch
 from sie_server.models.tasks.task import Task as TaskOf
 from sie_server.models.tokens import pack_prepared
 
+_MOST_REPEATED: Final = 2**26
+"""Characters that a call may have of what stands beside each of its items: a body of two megabytes, half of it an
+instruction and the rest items, would be a million million."""
+
 _BYTES_PER_TOKEN: Final = 4
 _SPECIAL_TOKENS: Final = 2
 
@@ -118,6 +122,7 @@ class LoadedModel:
                 return sum(self._estimate(one, *labels) for one in inputs)
 
     def prepare(self, call: Call) -> list[Prepared]:
+        _refuse_repeated(call)
         prepared = self._task(call).prepare(call)
         if call.variant in self.with_lora:
             return [replace(one, lora=call.variant) for one in prepared]
@@ -175,6 +180,20 @@ class LoadedModel:
         size = sum(_size(part) for part in parts if isinstance(part, str))
         ids = sum(len(part.ids) for part in parts if isinstance(part, Tokens))
         return min(size // _BYTES_PER_TOKEN + ids + _SPECIAL_TOKENS, self.max_tokens)
+
+
+def _refuse_repeated(call: Call) -> None:
+    beside = {"instruction": len(call.instruction or "")}
+    if isinstance(call, Extract):
+        beside["labels"] = sum(map(len, call.labels))
+    for name, characters in beside.items():
+        if characters * len(call.inputs) > _MOST_REPEATED:
+            raise ApiError(
+                "INVALID_INPUT",
+                f"`{name}` has {characters:,} characters, and stands beside each of {len(call.inputs):,} items: "
+                f"want {_MOST_REPEATED:,} together",
+                f"send fewer items a call, or a shorter `{name}`",
+            )
 
 
 def _size(text: str) -> int:

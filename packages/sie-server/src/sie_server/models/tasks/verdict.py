@@ -85,10 +85,15 @@ class ScoreVerdicts:
         instruction = call.instruction or self.prompts[call.variant].default_instruction
         if instruction:
             said["instruction"] = instruction
+        # What is the same for every document is made once: a long query would be as many copies of it.
+        shared = [
+            _filled(part, said) if isinstance(part, str) and not _holds_document(part) else part
+            for part in self.question.parts
+        ]
         asked = [
             [
-                part if not isinstance(part, str) else _filled(part, said | {"document": text})
-                for part in self.question.parts
+                _filled(part, said | {"document": text}) if isinstance(part, str) and _holds_document(part) else same
+                for part, same in zip(self.question.parts, shared, strict=True)
             ]
             for text in texts_of(self.name, call.inputs)
         ]
