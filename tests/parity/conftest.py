@@ -21,17 +21,19 @@ SPEC = ModelSpec(id=ModelId("sentence-transformers/all-MiniLM-L6-v2"), dense=Den
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-Load = Callable[[ModelSpec, Path], LoadedModel]
+Load = Callable[..., LoadedModel]
 
 
 @pytest.fixture(params=["openvino", "torch", pytest.param("cuda", marks=pytest.mark.gpu)])
 def load_model(request: pytest.FixtureRequest) -> Load:
     """Loads a spec's folder in float32, on each engine in turn; on a CUDA device only by `make gpu`."""
     if request.param == "cuda":
-        return lambda spec, folder: build.load(
-            spec, folder, precision="f32", streams=1, threads=1, engine="torch", device="cuda"
+        return lambda spec, folder, **more: build.load(
+            spec, folder, precision="f32", streams=1, threads=1, engine="torch", device="cuda", **more
         )
-    return lambda spec, folder: build.load(spec, folder, precision="f32", streams=1, threads=2, engine=request.param)
+    return lambda spec, folder, **more: build.load(
+        spec, folder, precision="f32", streams=1, threads=2, engine=request.param, **more
+    )
 
 
 SaveNetwork = Callable[..., Path]

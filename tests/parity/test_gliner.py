@@ -1,4 +1,4 @@
-"""Small seeded GLiNERs, saved by gliner itself, asked by it and by us; by `make parity` in an environment of its own."""
+"""Small seeded GLiNERs, saved by gliner, asked by it and by us: `make parity` has an environment for it."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sie_core.catalog.spec import ExtractHead, ModelSpec
+from sie_core.catalog.spec import ExtractHead, ModelSpec, Source
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
 from sie_server.models.calls import Extract, Extracted, LoadError
@@ -75,7 +75,7 @@ SETTINGS: tuple[dict[str, Any], ...] = (
 )
 
 Save = Callable[..., Path]
-Load = Callable[[ModelSpec, Path], Any]
+Load = Callable[..., Any]
 
 
 @pytest.fixture
@@ -175,6 +175,31 @@ def test_a_wrong_width_a_missing_lstm_a_wrong_offset_are_noticed(
     (folder / "gliner_config.json").write_text(json.dumps(config | {key: value}))
 
     assert differ(ours(load_model(SPEC, folder), threshold=0.2), wanted)
+
+
+def bared(folder: Path, **ids: int) -> Path:
+    """As the first GLiNERs were published: the rest is in the repository that `model_name` names, which is returned."""
+    config = json.loads((folder / "gliner_config.json").read_text())
+    base = Path(config["model_name"])
+    (base / "config.json").write_text(json.dumps(config["encoder_config"] | {"vocab_size": len(tiny_bert.VOCABULARY)}))
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "gliner_config.json").write_text(json.dumps(config | {"encoder_config": None} | ids))
+    return base
+
+
+@pytest.mark.parametrize("ids", [{"class_token_index": -1, "vocab_size": -1}, {"class_token_index": -1}])
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_model_whose_tokenizer_is_elsewhere_is_gliners(
+    load_model: Load, save: Save, network: str, ids: dict[str, int]
+) -> None:
+    folder = telling(save, network)
+    whole = theirs(folder, threshold=0.2)
+    base = bared(folder, **ids)
+    spec = ModelSpec(id=SPEC.id, extract=SPEC.extract, base=Source(ModelId("acme/network")))
+
+    assert not differ(ours(load_model(spec, folder, base=base), threshold=0.2), theirs(folder, threshold=0.2))
+    assert not differ(theirs(folder, threshold=0.2), whole)
 
 
 def test_neighbours_become_one(load_model: Load, save: Save) -> None:

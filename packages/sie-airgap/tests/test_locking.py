@@ -19,7 +19,7 @@ from sie_core.artifacts.lock import Lock, LockedModel, decode_lock, encode_lock,
 from sie_core.artifacts.sentencepiece import tokenizer_json
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.catalog.catalog import Catalog
-from sie_core.catalog.spec import DenseHead, Lora, ModelSpec, Variant
+from sie_core.catalog.spec import DenseHead, ExtractHead, Lora, ModelSpec, Source, Variant
 from sie_core.ids import ModelId, Revision
 from sie_testing.hub import Fault, FaultKind, serving_hub
 from sie_testing.hub import Hub as Fake
@@ -88,6 +88,15 @@ def test_other_forms_of_the_weights_and_code_are_not_carried(hub: Hub, empty: Bl
     assert [file.path for file in model.files] == ["1_Pooling/config.json", "config.json", "model.safetensors"]
     assert "adapter_config.json" in model.absent
     assert "config.json" not in model.absent
+
+
+def test_of_a_base_only_the_weights_are_left_behind(hub: Hub, empty: BlobFolder) -> None:
+    base = Wish(TINY.id, TINY.repo, "main", ("base of org/a",), weights=False)
+    found = resolve_models([base], hub, empty, previous=None, known=[], progress=Silent())
+
+    assert [file.path for file in found.models[0].files] == ["1_Pooling/config.json", "config.json"]
+    assert found.models[0].is_part
+    assert not any("safetensors" in note for note in found.notes)
 
 
 def test_what_is_left_out_and_why_is_told(hub: Hub, empty: BlobFolder) -> None:
@@ -191,7 +200,9 @@ def test_a_bundle_is_locked_only_by_name() -> None:
     found = {wish.id for wish in wishes([], models=[], bundles=[bundle], catalog=catalog)}
     loras = {variant.lora.repo for spec in catalog.specs.values() for variant in spec.variants.values() if variant.lora}
 
-    assert found == {*catalog.models_of(bundle), *loras}
+    bases = {spec.base.repo for spec in catalog.specs.values() if spec.base is not None}
+
+    assert found == {*catalog.models_of(bundle), *loras, *bases}
     with pytest.raises(Misused, match="there is no bundle"):
         wishes([], models=[], bundles=[bundle + "x"], catalog=catalog)
 
@@ -205,6 +216,36 @@ def test_the_loras_of_a_models_variants_are_locked_with_it_each_once() -> None:
     assert [wish.id for wish in found] == ["acme/base", "acme/lora"]
     assert found[1].ref == "a" * 40
     assert found[1].why == ("variant `one` of acme/base", "variant `two` of acme/base")
+
+
+def _named(name: str, **base: str) -> ModelSpec:
+    """A model whose tokenizer is in another repository."""
+    source = Source(ModelId(base["repo"]), Revision(base["revision"]) if "revision" in base else None)
+    return ModelSpec(id=ModelId(name), extract=ExtractHead("spans"), base=source)
+
+
+def test_the_base_of_models_is_locked_with_them_once_and_without_its_weights() -> None:
+    catalog = Catalog.of([_named("acme/a", repo="acme/base"), _named("acme/b", repo="acme/base")], [])
+    found = wishes([], models=["acme/b", "acme/a"], bundles=[], catalog=catalog)
+
+    assert [(wish.id, wish.weights) for wish in found] == [("acme/a", True), ("acme/b", True), ("acme/base", False)]
+    assert (found[2].ref, found[2].why) == ("main", ("base of acme/a", "base of acme/b"))
+
+
+def test_a_base_that_is_also_asked_for_itself_stays_whole() -> None:
+    catalog = Catalog.of([_named("acme/a", repo="acme/base")], [])
+    found = wishes([], models=["acme/a", "acme/base"], bundles=[], catalog=catalog)
+
+    assert [(wish.id, wish.weights) for wish in found] == [("acme/a", True), ("acme/base", True)]
+    assert found[1].why == ("--model", "base of acme/a")
+
+
+def test_one_base_at_two_commits_is_refused() -> None:
+    pinned = _named("acme/b", repo="acme/base", revision="a" * 40)
+    catalog = Catalog.of([_named("acme/a", repo="acme/base"), pinned], [])
+
+    with pytest.raises(Misused, match="`acme/base` is asked for by base of acme/a as `acme/base` at main, and is base"):
+        wishes([], models=["acme/a", "acme/b"], bundles=[], catalog=catalog)
 
 
 def test_a_model_that_is_not_served_is_not_locked() -> None:

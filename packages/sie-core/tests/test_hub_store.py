@@ -9,7 +9,7 @@ from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, TrustError, Unreachable
 from sie_core.artifacts.manifest import FileEntry
-from sie_core.artifacts.selection import selected
+from sie_core.artifacts.selection import selected, without_weights
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.transfer import fetch_file, fetch_snapshot
 from sie_core.ids import ModelId, Revision
@@ -189,6 +189,15 @@ def test_weights_are_carried_once() -> None:
         *("adapter/adapter_model.safetensors", "model-00001-of-00002.safetensors"),
         *("model-00002-of-00002.safetensors", "model.safetensors.index.json"),
     )
+
+
+def test_a_base_is_carried_without_weights_in_any_form() -> None:
+    every = [
+        *("config.json", "spm.model", "sentencepiece.bpe.model", "tokenizer_config.json", "vocab.txt"),
+        *("pytorch_model.bin", "pytorch_model.generator.bin", "model.safetensors", "model.safetensors.index.json"),
+    ]
+
+    assert without_weights(every) == tuple(every[:5])
 
 
 def test_other_safetensors_do_not_stand_in_for_the_weights() -> None:

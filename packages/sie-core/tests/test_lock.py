@@ -218,3 +218,13 @@ def test_a_path_that_leaves_the_folder_is_refused(path: str) -> None:
 
 def wheel(name: str) -> LockedWheel:
     return LockedWheel(file=name, digest=Digest("sha256:" + "a" * 64), size_bytes=1)
+
+
+@pytest.mark.parametrize(
+    ("why", "is_part"),
+    [(("base of a/b", "base of a/c"), True), (("base of a/b", "--model"), False), (("--model",), False), ((), False)],
+)
+def test_what_is_only_somebodys_base_is_called_by_nobody(why: tuple[str, ...], is_part: bool) -> None:
+    (model,) = small_lock().models
+
+    assert msgspec.structs.replace(model, why=why).is_part is is_part

@@ -32,6 +32,8 @@ def test_shipped_spec_reads_and_is_named_after_its_model(path: Path):
         ("id: a/b\ndense: {}\nsource: {repo: a/b, revision: main}\n", "`main` is not a commit"),
         ("id: a/b\ndense: {}\nquery: 'search: '\n", "no `{text}`"),
         ("id: a/b\ndense: {dim: 0}\n", "`dense.dim` is 0"),
+        ("id: a/b\nextract: {head: spans}\nbase: {repo: a/b, revision: main}\n", "`main` is not a commit"),
+        ("id: a/b\ndense: {}\nbase: {repo: a/c}\n", "`base` is for the head `spans`"),
         ("- a\n", "want a mapping"),
         ("a: [\n", "is not YAML"),
     ],

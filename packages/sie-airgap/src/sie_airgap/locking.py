@@ -34,7 +34,7 @@ from sie_core.artifacts.lock import (
     LockedWheel,
     lock_digest,
 )
-from sie_core.artifacts.selection import selected
+from sie_core.artifacts.selection import selected, without_weights
 from sie_core.artifacts.stores.hub import Hub, HubFile, HubStore
 from sie_core.ids import Revision, nearest
 
@@ -98,7 +98,7 @@ def resolve_models(
         files = patiently(partial(hub.files, wish.repo, revision), say=progress.say)
         card = patiently(partial(hub.card, wish.repo, revision), say=progress.say)
         paths = {file.path for file in files}
-        wanted = set(selected(paths))
+        wanted = set(selected(paths) if wish.weights else without_weights(selected(paths)))
         carried = [file for file in files if file.path in wanted]
         if not carried:
             raise Incomplete(f"`{wish.repo}` at {revision} holds no file that could be carried")
@@ -204,7 +204,7 @@ def _notes(wish: Wish, left_out: Sequence[str], model: LockedModel) -> list[str]
     code = [path for path in left_out if path.endswith(".py")]
     if code:
         notes.append(f"{wish.id}: {len(code)} files of code are left out and never run ({', '.join(code[:3])})")
-    if not any(file.path.endswith(".safetensors") for file in model.files):
+    if wish.weights and not any(file.path.endswith(".safetensors") for file in model.files):
         notes.append(f"{wish.id}: there are no safetensors at {model.revision}")
     if model.license is None:
         notes.append(f"{wish.id}: the hub names no licence")

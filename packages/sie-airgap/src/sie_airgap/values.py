@@ -65,7 +65,7 @@ def offline_values(lock: Lock, *, bucket: Bucket, registry: PrivateRegistry | No
             "common": {
                 "clusterCache": _cluster_cache(lock, bucket),
                 "hfCache": {"home": "/models/huggingface", "tokenSecret": ""},
-                "preloadModels": [model.id for model in lock.models if not model.is_lora],
+                "preloadModels": [model.id for model in lock.models if not model.is_part],
             }
         },
         "hfToken": {"create": False},

@@ -1,15 +1,16 @@
 """Which models are to be locked, and who asked for each. Pure.
 
 Models are those that the operator's values preload, those named with `--model`, and whole bundles only where
-`--bundle` names them, each with the LoRAs of its variants. What a model's spec says about its repository and commit
-is used; a model without a spec is its repository's `main`.
+`--bundle` names them, each with the LoRAs of its variants and with its base, the repository that its tokenizer is in.
+What a model's spec says about its repository and commit is used; a model without a spec is its repository's `main`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sie_airgap.failures import Misused
+from sie_core.artifacts.lock import BASE_OF
 from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.refusals import why_refused
 from sie_core.catalog.spec import Lora
@@ -20,12 +21,16 @@ DEFAULT_REF = "main"
 
 @dataclass(frozen=True)
 class Wish:
-    """One model to lock: which repository at which ref, and everybody who asked for it."""
+    """One model to lock: which repository at which ref, and everybody who asked for it.
+
+    `weights`: whether they are carried; of a repository that is only somebody's base, they are not.
+    """
 
     id: ModelId
     repo: ModelId
     ref: str
     why: tuple[str, ...]
+    weights: bool = True
 
 
 def wishes(
@@ -41,7 +46,8 @@ def wishes(
         values: name and content of each values file; as in Helm, a later one's list replaces an earlier one's.
 
     Raises:
-        Misused: a bundle that is not there, an id that cannot be one or is not served, or nothing asked for at all.
+        Misused: a bundle that is not there, an id that cannot be one or is not served, a repository asked for at two
+            commits, or nothing asked for at all.
     """
     why: dict[str, list[str]] = {}
     for model, source in [*_preloaded(values), *((model, "--model") for model in models), *_bundled(bundles, catalog)]:
@@ -55,7 +61,7 @@ def wishes(
             "or a whole bundle with `--bundle NAME`",
         )
     asked = [_wish(model, tuple(why[model]), catalog) for model in sorted(why)]
-    return tuple(sorted([*asked, *_loras(asked, catalog)], key=lambda wish: wish.id))
+    return _with_bases(sorted([*asked, *_loras(asked, catalog)], key=lambda wish: wish.id), catalog)
 
 
 def _wish(text: str, why: tuple[str, ...], catalog: Catalog) -> Wish:
@@ -81,6 +87,25 @@ def _loras(asked: Sequence[Wish], catalog: Catalog) -> list[Wish]:
             if variant.lora is not None:
                 why.setdefault(variant.lora, []).append(f"variant `{name}` of {wish.id}")
     return [Wish(lora.repo, lora.repo, lora.revision or DEFAULT_REF, tuple(said)) for lora, said in why.items()]
+
+
+def _with_bases(wanted: Sequence[Wish], catalog: Catalog) -> tuple[Wish, ...]:
+    """With the repositories of the models' bases, each once; one that is also asked for itself stays whole."""
+    found = {wish.id: wish for wish in wanted}
+    for wish in wanted:
+        spec = catalog.find(wish.id)
+        if spec is None or spec.base is None:
+            continue
+        ref, reason = spec.base.revision or DEFAULT_REF, BASE_OF + wish.id
+        have = found.get(spec.base.repo, Wish(spec.base.repo, spec.base.repo, ref, (), weights=False))
+        if (have.repo, have.ref) != (spec.base.repo, ref):
+            raise Misused(
+                f"`{have.id}` is asked for by {', '.join(have.why)} as `{have.repo}` at {have.ref}, "
+                f"and is {reason} at {ref}",
+                hint="a lock has one commit of a repository: name the same one in both specs",
+            )
+        found[have.id] = replace(have, why=(*have.why, reason))
+    return tuple(sorted(found.values(), key=lambda wish: wish.id))
 
 
 def _preloaded(values: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:

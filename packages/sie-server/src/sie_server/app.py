@@ -269,12 +269,14 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
 
         try:
             snapshot = sources.snapshot(spec, tell)
+            base = None if spec.base is None else sources.snapshot(ModelSpec(spec.base.repo, spec.base), tell)
             say("")
             from sie_server.models.build import load
 
             model = load(
                 spec,
                 snapshot.folder,
+                base=None if base is None else base.folder,
                 precision=settings.precision,
                 streams=streams,
                 threads=threads,
@@ -293,7 +295,8 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
             files = sources.snapshot(ModelSpec(lora.repo, Source(lora.repo, lora.revision)), Told(settings.log_json))
             model.add_lora(variant, files.folder)
 
-        return Made(model, snapshot.manifest.revision, snapshot.verified, add_lora)
+        verified = snapshot.verified and (base is None or base.verified)
+        return Made(model, snapshot.manifest.revision, verified, add_lora)
 
     return make
 

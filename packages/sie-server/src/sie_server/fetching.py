@@ -14,6 +14,7 @@ from typing import Any
 
 from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.catalog.catalog import Catalog
+from sie_core.catalog.spec import ModelSpec
 from sie_server.engine.residency import PROBE_S
 from sie_server.settings import ServeSettings
 from sie_server.sources import Sources, check_offered
@@ -55,12 +56,12 @@ def _fetch(model: str, sources: Sources, catalog: Catalog) -> None:
     if spec is None:  # the config service may know it; the worker asks for it then
         _say(f"`{model}` is not in the catalog of this version; the worker fetches it once it is told what it is")
         return
-    started_s, told = time.monotonic(), Told(as_json=False)
-    snapshot = sources.snapshot(spec, told)
-    size, seconds = megabytes(snapshot.manifest.size_bytes), time.monotonic() - started_s
-    came = f"fetched in {seconds:.1f} s" if told.anything else "was there"
-    manifest = snapshot.manifest
-    _say(f"`{model}` {came}: {size} in {len(manifest.files)} files, commit {manifest.revision}, verified")
+    for part in (spec, *([] if spec.base is None else [ModelSpec(spec.base.repo, spec.base)])):
+        started_s, told = time.monotonic(), Told(as_json=False)
+        manifest = sources.snapshot(part, told).manifest
+        size, seconds = megabytes(manifest.size_bytes), time.monotonic() - started_s
+        came = f"fetched in {seconds:.1f} s" if told.anything else "was there"
+        _say(f"`{part.id}` {came}: {size} in {len(manifest.files)} files, commit {manifest.revision}, verified")
 
 
 def _look(sources: Sources) -> None:

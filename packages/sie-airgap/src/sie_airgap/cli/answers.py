@@ -33,7 +33,7 @@ def record_command(url: str, store: Path, output: str) -> None:
     """
     console = Console(output)
     lock = lock_of(BlobFolder(store))
-    recorded = record_answers([model for model in lock.models if not model.is_lora], lock_digest(lock), url)
+    recorded = record_answers([model for model in lock.models if not model.is_part], lock_digest(lock), url)
     write_atomically(store / GOLDEN_NAME, encode_golden(recorded))
     count = sum(len(series.answers) for model in recorded.models for series in model.series)
     text = f"{counted(count, 'answer')} of {counted(len(recorded.models), 'model')} recorded in {store / GOLDEN_NAME}"

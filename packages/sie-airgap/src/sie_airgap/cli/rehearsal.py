@@ -121,7 +121,7 @@ def _model(lock: Lock, model: str | None) -> str:
     if model is not None and lock.model(model) is None:
         known = ", ".join(f"`{each.id}`" for each in lock.models)
         raise Misused(f"`{model}` is not in the lock; it has {known}")
-    called = [each.id for each in lock.models if not each.is_lora]
+    called = [each.id for each in lock.models if not each.is_part]
     if not called:
         raise Incomplete("the lock has no model to call")
     return model or called[0]

@@ -20,6 +20,9 @@ from sie_core.ids import ModelId, Revision, is_revision, parse_model_id, parse_r
 
 LOCK_VERSION = 1
 LOCK_MEDIA_TYPE = "application/vnd.sie.airgap-lock.v1+json"
+BASE_OF = "base of "
+"""Begins the reason for a repository that only a model's configuration and tokenizer are taken from."""
+
 CURRENT_FILE = ".sie/current"
 """In a bucket: the digest (71 characters, no newline) of the lock that was mirrored last."""
 
@@ -73,9 +76,10 @@ class LockedModel(Struct, frozen=True, forbid_unknown_fields=True):
     absent: tuple[str, ...]
 
     @property
-    def is_lora(self) -> bool:
-        """Whether it is a LoRA of some model's variant, which nobody calls by its own name."""
-        return any(file.path == "adapter_config.json" for file in self.files)
+    def is_part(self) -> bool:
+        """Whether nobody calls it by its own name: a LoRA of a model's variant, or only a model's base."""
+        is_lora = any(file.path == "adapter_config.json" for file in self.files)
+        return is_lora or (bool(self.why) and all(reason.startswith(BASE_OF) for reason in self.why))
 
     @property
     def size_bytes(self) -> int:

@@ -21,6 +21,8 @@ _OF_TRAINING = frozenset(
 
 _WHOLE = ("model.safetensors", "model.safetensors.index.json")
 _ADAPTER = "adapter_model.safetensors"
+_WEIGHTS = frozenset((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))
+_INDEX = (".safetensors.index.json", ".bin.index.json")
 
 
 def selected(paths: Iterable[str]) -> tuple[str, ...]:
@@ -28,6 +30,11 @@ def selected(paths: Iterable[str]) -> tuple[str, ...]:
     every = sorted(paths)
     have = frozenset(PurePosixPath(path) for path in every)
     return tuple(path for path in every if _is_wanted(PurePosixPath(path)) and not _is_again(PurePosixPath(path), have))
+
+
+def without_weights(paths: Iterable[str]) -> tuple[str, ...]:
+    """Of the paths to carry, those that say what a network and its tokenizer are."""
+    return tuple(path for path in paths if PurePosixPath(path).suffix not in _WEIGHTS and not path.endswith(_INDEX))
 
 
 def _is_wanted(path: PurePosixPath) -> bool:

@@ -176,6 +176,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         document: template of a document, likewise.
         default_instruction: what `{instruction}` is when a query names none.
         causal: whether a token sees only those before it; None: as the architecture has it.
+        base: the repository with the network's configuration and the tokenizer, where `source` lacks them (GLiNER).
         variants: by the name that `options.profile` gives.
     """
 
@@ -193,6 +194,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     document: str | None = None
     default_instruction: str | None = None
     causal: bool | None = None
+    base: Source | None = None
     variants: dict[str, Variant] = {}
 
     @property
@@ -225,10 +227,13 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 def check_spec(spec: ModelSpec) -> None:
     """Raises `ValueError` for a value of the right type that cannot be meant."""
     parse_model_id(spec.id)
-    if spec.source is not None:
-        parse_model_id(spec.source.repo)
-        if spec.source.revision is not None:
-            parse_revision(spec.source.revision)
+    for source in (spec.source, spec.base):
+        if source is not None:
+            parse_model_id(source.repo)
+            if source.revision is not None:
+                parse_revision(source.revision)
+    if spec.base is not None and (spec.extract is None or spec.extract.head != "spans"):
+        raise ValueError("`base` is for the head `spans`: every other model has all of its files in one repository")
     if spec.max_tokens is not None and spec.max_tokens < LEAST_TOKENS:
         raise ValueError(f"`max_tokens` is {spec.max_tokens}: want at least {LEAST_TOKENS}, two of them special tokens")
     if spec.dense is not None and spec.dense.dim is not None and spec.dense.dim < 1:

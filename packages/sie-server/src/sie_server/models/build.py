@@ -2,10 +2,11 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, cast
 
-from sie_core.catalog.derive import STATIC, Derived, derive
+from sie_core.catalog.derive import CONFIG, STATIC, Derived, derive
 from sie_core.catalog.spec import ModelSpec
 from sie_server.models.adapting import AdaptingNetwork
 from sie_server.models.backbones.asked import Asked
@@ -32,6 +33,7 @@ def load(
     spec: ModelSpec,
     folder: Path,
     *,
+    base: Path | None = None,
     precision: Precision | Literal["auto"],
     streams: int,
     threads: int,
@@ -44,6 +46,7 @@ def load(
 
     Args:
         folder: of the snapshot, verified.
+        base: of the snapshot of the spec's base, likewise.
         precision: of the linear layers; `auto` takes the faster on this device.
         streams: how many batches run at once, each on a thread of the caller's.
         threads: of each stream.
@@ -54,7 +57,7 @@ def load(
     Raises:
         LoadError: the snapshot, or what is asked of it, cannot be served.
     """
-    derived = _derived(spec, folder)
+    derived = _derived(spec, folder, base)
     at = folder / derived.folder
     if derived.architecture == STATIC:
         when_imported()
@@ -75,12 +78,19 @@ def load(
     backbone = BACKBONES[derived.architecture]
     checkpoint = with_layers(open_checkpoint(at), derived, folder)
     config_json = (at / derived.config).read_bytes()
+    own = spans.own_tokens(config_json) if derived.config == spans.GLINER else ()
+    beside = base if derived.borrowed and base is not None else at
+    tokenizer = _Meanwhile(
+        lambda: load_tokenizer(beside, max_tokens=derived.max_tokens, lower_case=derived.lower_case, own=own)
+    )
+    if derived.config == spans.GLINER:
+        of_base = None if base is None else _read(base, CONFIG)
+        config_json = spans.completed(config_json, of_base, tokenizer.result().vocabulary)
     outer, of_network = "", config_json
     if derived.inside is not None:
         inside = spans if derived.config == spans.GLINER else gliclass
         outer, of_network = inside.NETWORK, inside.network_config(config_json)
     config = backbone.adapt(backbone.read(of_network), Asked(derived.max_tokens, spec.causal))
-    tokenizer = _Meanwhile(lambda: load_tokenizer(at, max_tokens=derived.max_tokens, lower_case=derived.lower_case))
 
     # Here and not above: the tokenizer is read while the engine is imported.
     opened = open_engine(engine, device)
@@ -113,15 +123,15 @@ def load(
     )
 
 
-def _derived(spec: ModelSpec, folder: Path) -> Derived:
-    def read(path: str) -> bytes | None:
-        file = folder / path
-        return file.read_bytes() if file.is_file() else None
-
+def _derived(spec: ModelSpec, folder: Path, base: Path | None) -> Derived:
     try:
-        return derive(spec, read)
+        return derive(spec, partial(_read, folder), partial(_read, base))
     except ValueError as error:
         raise LoadError(f"`{spec.id}` in `{folder}`: {error}") from error
+
+
+def _read(folder: Path | None, path: str) -> bytes | None:
+    return (folder / path).read_bytes() if folder is not None and (folder / path).is_file() else None
 
 
 def _prefix(backbone: Backbone, checkpoint: Checkpoint, outer: str) -> str:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, normalizers
 from sie_server.models.calls import LoadError
 from sie_server.models.cutting import beginnings
 from sie_server.models.tokenizer_files import read_tokenizer
-from sie_server.models.tokenizer_settings import FILE, SETTINGS, Role, Settings, Side
+from sie_server.models.tokenizer_settings import FILE, SETTINGS, Role, Settings, Side, Token
 
 __all__ = ["FILE", "SETTINGS", "Located", "TextTokenizer", "Tokenized", "Truncate", "load_tokenizer"]
 
@@ -222,17 +222,19 @@ class TextTokenizer:
         )
 
 
-def load_tokenizer(folder: Path, *, max_tokens: int, lower_case: bool) -> TextTokenizer:
+def load_tokenizer(folder: Path, *, max_tokens: int, lower_case: bool, own: Sequence[str] = ()) -> TextTokenizer:
     """The tokenizer of the snapshot in `folder`.
 
     Args:
         max_tokens: longest item, special tokens included.
         lower_case: texts are lower-cased first, whatever the tokenizer itself does.
+        own: special tokens that the model has beside the tokenizer's; those that are not there follow its last id.
 
     Raises:
         LoadError: there is none, or it cannot be read.
     """
     tokenizer, settings = read_tokenizer(folder)
+    tokenizer.add_special_tokens([Token(one).added for one in own])
     if lower_case:
         present = [] if tokenizer.normalizer is None else [tokenizer.normalizer]
         tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *present])

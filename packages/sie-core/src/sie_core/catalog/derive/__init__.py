@@ -103,6 +103,7 @@ class Derived:
         extract: the extract head, complete where its kind leaves something open.
         inside: the key of `config.json` under which the network's own is; None: it is the whole.
         config: the file that says what the network is.
+        borrowed: whether the tokenizer is the base's.
     """
 
     given: ModelSpec
@@ -126,6 +127,7 @@ class Derived:
     extract: ExtractHead | None = None
     inside: str | None = None
     config: str = CONFIG
+    borrowed: bool = False
 
     @property
     def spec(self) -> ModelSpec:
@@ -143,8 +145,8 @@ class Derived:
         )
 
 
-def derive(spec: ModelSpec, read: Reader) -> Derived:
-    """The spec, completed.
+def derive(spec: ModelSpec, read: Reader, base: Reader = lambda path: None) -> Derived:
+    """The spec, completed; `base` reads the snapshot of its base.
 
     Raises:
         ValueError: a file is missing or is not what it should be; an architecture, a module or a pooling
@@ -153,7 +155,7 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     if (static := read_static(spec, read)) is not None:
         return _of_static(spec, static, read_json(read, PROMPTS, Prompts, Prompts()))
     if spec.extract is not None and spec.extract.head == "spans":
-        return _of_gliner(spec, read)
+        return _of_gliner(spec, read, base)
     modules = read_modules(read)
     folder = modules.transformer.path
     where = within(folder, CONFIG)
@@ -211,11 +213,11 @@ def derive(spec: ModelSpec, read: Reader) -> Derived:
     )
 
 
-def _of_gliner(spec: ModelSpec, read: Reader) -> Derived:
-    config = read_gliner(spec, read)
+def _of_gliner(spec: ModelSpec, read: Reader, base: Reader) -> Derived:
+    config = read_gliner(spec, read, base)
     assert spec.extract is not None
     extract, found = complete_spans(spec.extract)
-    max_tokens = spans_max_tokens(spec, read, config)
+    max_tokens = spans_max_tokens(spec, read, base, config)
     return Derived(
         given=spec,
         architecture=_architecture(None, config, GLINER),
@@ -232,6 +234,7 @@ def _of_gliner(spec: ModelSpec, read: Reader) -> Derived:
         extract=extract,
         inside=ENCODER,
         config=GLINER,
+        borrowed=read(TOKENIZER) is None,
     )
 
 

@@ -9,8 +9,19 @@ import msgspec
 from msgspec import Struct
 
 from sie_core.catalog.derive.positions import need_positions, positions_of, reserved_positions
-from sie_core.catalog.derive.snapshot import DEFAULT, SPEC, TOKENIZER, Config, Found, Reader, Tokenizer, read_json
+from sie_core.catalog.derive.snapshot import (
+    CONFIG,
+    DEFAULT,
+    SPEC,
+    TOKENIZER,
+    Config,
+    Found,
+    Reader,
+    Tokenizer,
+    read_json,
+)
 from sie_core.catalog.spec import ExtractHead, ModelSpec
+from sie_core.ids import parse_model_id
 
 GLINER: Final = "gliner_config.json"
 ARCHITECTURE: Final = "gliner"
@@ -30,26 +41,54 @@ class _Config(Struct, frozen=True):
     max_len: int = 384
 
 
-def read_gliner(spec: ModelSpec, read: Reader) -> Config:
-    """The configuration of the network inside a GLiNER.
+def read_gliner(spec: ModelSpec, read: Reader, base: Reader) -> Config:
+    """The configuration of the network inside a GLiNER, or where there is none inside, that of its base.
 
     Raises:
-        ValueError: it is not there, or is something else.
+        ValueError: it is not there, or is something else; or the tokenizer is not there.
     """
     if spec.architecture not in (None, ARCHITECTURE):
         raise ValueError(f"`architecture` is `{spec.architecture}`: the head `spans` is for `{ARCHITECTURE}`")
     config = read_json(read, GLINER, _Config)
-    if config.encoder_config is None:
-        raise ValueError(
-            f"`{GLINER}` has no `encoder_config`: what its network is, and its tokenizer, are in another repository, "
-            f"`{config.model_name}`. gliner's own `save_pretrained` puts both beside the weights"
-        )
+    has_tokenizer = read(TOKENIZER) is not None
+    if config.encoder_config is None or not has_tokenizer:
+        _check_base(spec, config)
+    if not has_tokenizer and base(TOKENIZER) is None:
+        raise ValueError(f"neither the snapshot nor its base has a `{TOKENIZER}`")
+    where, usual, said = f"`encoder_config` in `{GLINER}`", {"model_type": _USUAL}, config.encoder_config
+    if said is None:
+        where, usual = f"`{CONFIG}` of its base", {}
+        if (data := base(CONFIG)) is None:
+            raise ValueError(f"neither `{GLINER}` nor its base says what the network is: there is no `{CONFIG}`")
+        said = read_json(lambda path: data, CONFIG, dict)
     # gliner writes what is not said as null.
-    said = {name: value for name, value in config.encoder_config.items() if value is not None}
     try:
-        return msgspec.convert({"model_type": _USUAL} | said, Config)
+        return msgspec.convert(usual | {name: value for name, value in said.items() if value is not None}, Config)
     except msgspec.ValidationError as error:
-        raise ValueError(f"`encoder_config` in `{GLINER}` cannot be read: {error}") from error
+        raise ValueError(f"{where} cannot be read: {error}") from error
+
+
+def _check_base(spec: ModelSpec, config: _Config) -> None:
+    """Another network of the same width with fewer layers would be built, and answer wrongly."""
+    if spec.base is None:
+        raise ValueError(
+            f"the snapshot has no `{TOKENIZER}`, or `{GLINER}` in it no `encoder_config`: they are in another "
+            f"repository. Set `base.repo` in the spec of `{spec.id}`; `model_name` in `{GLINER}` is "
+            f"`{config.model_name}`"
+        )
+    if _is_model_id(config.model_name) and config.model_name != spec.base.repo:
+        raise ValueError(
+            f"`base.repo` in the spec of `{spec.id}` is `{spec.base.repo}`, `model_name` in `{GLINER}` is "
+            f"`{config.model_name}`"
+        )
+
+
+def _is_model_id(name: str) -> bool:
+    """Whether it can be a repository; a model may have been made from a folder of its authors."""
+    try:
+        return "/" in parse_model_id(name)
+    except ValueError:
+        return False
 
 
 def complete_spans(head: ExtractHead) -> tuple[ExtractHead, dict[str, str]]:
@@ -68,7 +107,7 @@ def complete_spans(head: ExtractHead) -> tuple[ExtractHead, dict[str, str]]:
     return complete, origins
 
 
-def spans_max_tokens(spec: ModelSpec, read: Reader, config: Config) -> Found[int]:
+def spans_max_tokens(spec: ModelSpec, read: Reader, base: Reader, config: Config) -> Found[int]:
     """The spec's, or the tokenizer's own limit, or that of the positions; the words have theirs in the head."""
     limits = [Found(max(_TOKENS_A_WORD * read_json(read, GLINER, _Config).max_len, 512), GLINER)]
     positions = positions_of(config)
@@ -76,7 +115,7 @@ def spans_max_tokens(spec: ModelSpec, read: Reader, config: Config) -> Found[int
         limits.append(Found(positions - reserved_positions(config), GLINER))
     if spec.max_tokens is not None:
         limits.append(Found(spec.max_tokens, SPEC))
-    length = read_json(read, TOKENIZER, Tokenizer, Tokenizer()).model_max_length
+    length = read_json(base if read(TOKENIZER) is None else read, TOKENIZER, Tokenizer, Tokenizer()).model_max_length
     if length is not None and length < 2**31:
         limits.append(Found(int(length), TOKENIZER))
     return min(limits, key=lambda limit: limit.value)

@@ -41,6 +41,8 @@ PAIRS: Final = "span_pairs"
 TOKEN_LEVEL: Final = "token_level"  # noqa: S105 - no password
 _MODES: Final = ("markerV0", TOKEN_LEVEL)
 _USUAL: Final = "deberta-v2"
+_UNUSED: Final = "[FLERT]"
+"""A token that gliner adds before its own two."""
 
 
 class _Config(msgspec.Struct, frozen=True):
@@ -56,6 +58,7 @@ class _Config(msgspec.Struct, frozen=True):
     fuse_layers: bool = False
     embed_ent_token: bool = True
     class_token_index: int = -1
+    vocab_size: int = -1
     ent_token: str = "<<ENT>>"  # noqa: S105 - no password
     sep_token: str = "<<SEP>>"  # noqa: S105 - no password
     represent_spans: bool = False
@@ -65,6 +68,11 @@ class _Config(msgspec.Struct, frozen=True):
     labels_decoder: str | None = None
     relations_layer: str | None = None
     encoder_config: dict[str, Any] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the tokenizer says which ids its own tokens have."""
+        return -1 in (self.class_token_index, self.vocab_size)
 
 
 _SERVED: Final[dict[str, tuple[Any, ...]]] = {
@@ -194,6 +202,36 @@ class Spans:
             found.append(pairs.reshape(some_words, some_labels, 3).copy())
             first += some_words * some_labels
         return found
+
+
+def own_tokens(data: bytes) -> tuple[str, ...]:
+    """The tokens that the tokenizer has beside its own, in the order of their ids, of a `gliner_config.json`.
+
+    None where it says which ids they have: they are in the tokenizer then.
+    """
+    config = read_json(data, _Config, "a GLiNER")
+    return (_UNUSED, config.ent_token, config.sep_token) if config.is_open else ()
+
+
+def completed(data: bytes, of_base: bytes | None, vocabulary: int) -> bytes:
+    """A `gliner_config.json` that says everything, as gliner `_resize_token_embeddings` completes it.
+
+    Args:
+        of_base: the base's `config.json`.
+        vocabulary: how many tokens there are, `own_tokens` among them.
+
+    Raises:
+        LoadError: neither says what the network is.
+    """
+    config, whole = read_json(data, _Config, "a GLiNER"), msgspec.json.decode(data)
+    if config.encoder_config is None:
+        if of_base is None:
+            raise LoadError(f"`{GLINER}` has no `encoder_config`, which says what its network is, and there is no base")
+        whole["encoder_config"] = msgspec.json.decode(of_base) | {"vocab_size": config.vocab_size}
+    if config.is_open:
+        whole["encoder_config"]["vocab_size"] = whole["vocab_size"] = vocabulary
+        whole["class_token_index"] = vocabulary - 2
+    return msgspec.json.encode(whole)
 
 
 def network_config(data: bytes) -> bytes:
