@@ -25,7 +25,7 @@ WITHIN = 1e-5
 NOTICED = 1e-3
 TEXTS = ["hello world", "", "a", "a b! c?", "x" * 60, "中 é 😀 שלום"]
 WIDTH = tiny_bert.HIDDEN
-PROMPTS = {"query": "find this! ", "document": "here is ", "instruction": "tell apart [SEP]"}
+PROMPTS = {"query": "find this! ", "document": "here is ", "special": "tell apart [SEP]", "extra": "as it is?"}
 
 Save = Callable[..., Path]
 Load = Callable[[ModelSpec, Path], LoadedModel]
@@ -37,7 +37,10 @@ def layer(outputs: int, activation: Any, *, inputs: int = WIDTH, **settings: Any
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Saves a tiny BERT, its pooling and what follows it as sentence-transformers does."""
+    """Saves a tiny BERT, its pooling and what follows it as sentence-transformers does.
+
+    Without `ends` no special token follows a text, as in most decoders.
+    """
 
     def saved(
         after: Sequence[Any] = (),
@@ -47,10 +50,17 @@ def save(tmp_path: Path) -> Save:
         normalize: bool = True,
         truncate_dim: int | None = None,
         pickled: bool = False,
+        ends: bool = True,
     ) -> Path:
         plain = tiny_bert.write(tmp_path / "plain")
         settings = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
-        (plain / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"} | settings))
+        if not ends:
+            first = {
+                "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+            }
+            changed(plain / "tokenizer.json", post_processor=tiny_bert.TOKENIZER["post_processor"] | first)
+        kind = {"tokenizer_class": "PreTrainedTokenizerFast", "extra_special_tokens": ["?"]}
+        (plain / "tokenizer_config.json").write_text(json.dumps(kind | settings))
         torch.manual_seed(0)
         for one in after:
             for weight in one.parameters():
@@ -124,8 +134,8 @@ def test_layers_that_torch_pickled(save: Save, load_model: Load) -> None:
 def test_a_spec_says_which_of_several_layers(save: Save, load_model: Load) -> None:
     """As stella: a folder for each width, and `modules.json` has another than the spec."""
     folder = save([layer(24, torch.nn.Identity())])
-    other = layer(16, torch.nn.Identity())
-    other.save(str((folder / "2_Dense_16").absolute())) if (folder / "2_Dense_16").mkdir() is None else None
+    (folder / "2_Dense_16").mkdir()
+    layer(16, torch.nn.Identity()).save(str(folder / "2_Dense_16"))
     model = load_model(spec(projection="2_Dense_16"), folder)
     found = ours(model)
 
@@ -188,6 +198,16 @@ def test_a_prompt_that_is_not_pooled(save: Save, load_model: Load, pooling: str,
     folder = save(pooling=pooling, include_prompt=False)
     template = PROMPTS[prompt_name] + "{text}"
     found = ours(load_model(spec(), folder), options={"doc_template": template})
+
+    assert difference(found, theirs(folder, prompt_name=prompt_name)) <= WITHIN
+
+
+@pytest.mark.parametrize("prompt_name", PROMPTS)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_prompt_where_nothing_ends_a_text(save: Save, load_model: Load, pooling: str, prompt_name: str) -> None:
+    """An empty text then has no token of its own; a special token that ends the prompt is not counted to it."""
+    folder = save(pooling=pooling, include_prompt=False, ends=False)
+    found = ours(load_model(spec(), folder), options={"doc_template": PROMPTS[prompt_name] + "{text}"})
 
     assert difference(found, theirs(folder, prompt_name=prompt_name)) <= WITHIN
 

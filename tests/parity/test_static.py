@@ -39,13 +39,15 @@ def ours(folder: Path, texts: list[str] = TEXTS, **dense: Any) -> np.ndarray:
     return np.array([output.dense for output in model.run(model.prepare(Encode(tuple(texts))), stream=0)])
 
 
-def of_sentence_transformers(folder: Path, *, normalize: bool = True, dtype: Any = np.float32) -> Path:
+def of_sentence_transformers(
+    folder: Path, *, normalize: bool = True, dtype: Any = np.float32, truncate_dim: int | None = None
+) -> Path:
     references = pytest.importorskip("sentence_transformers", exc_type=ImportError)
     kinds = references.sentence_transformer.modules
     known = tokenizer()
     static = kinds.StaticEmbedding(known, embedding_weights=table(known.get_vocab_size()).astype(dtype))
     modules = [static, *([kinds.Normalize()] if normalize else [])]
-    references.SentenceTransformer(modules=modules, device="cpu").save(str(folder))
+    references.SentenceTransformer(modules=modules, device="cpu", truncate_dim=truncate_dim).save(str(folder))
     return folder
 
 
@@ -148,8 +150,17 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path: Path, tensors: dict[str,
         ours(written(tmp_path, tensors), ["a"])
 
 
+def test_a_snapshot_that_cuts_its_vectors(tmp_path: Path) -> None:
+    """After they are scaled; not where the spec says that they have length 1."""
+    folder = of_sentence_transformers(tmp_path, truncate_dim=8)
+    theirs = their_sentence_transformers(folder)
+
+    assert np.abs(ours(folder, dim=8) - theirs).max() <= WITHIN
+    assert np.abs(ours(folder, normalize=True) - theirs).max() > 100 * WITHIN
+
+
 def test_a_wrong_size_in_the_spec_is_refused(tmp_path: Path) -> None:
     folder = written(tmp_path, {"embeddings": table(70)})
 
-    with pytest.raises(LoadError, match=r"`dense.dim` is 25, `embeddings` .* has vectors of 24"):
+    with pytest.raises(LoadError, match=r"`dense.dim` is 25, `embeddings` .* makes vectors of 24"):
         ours(folder, ["a"], dim=25)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sie_core.catalog.derive.projection import LayerActivation
 from sie_server.models.heads.pooled import normalized, pooled
+from sie_server.models.heads.projection import activated
 
 WIDTH = 6
 
@@ -56,3 +58,43 @@ def test_normalized_vectors_have_length_1() -> None:
 @pytest.mark.parametrize("length", [0.0, 1e-13])
 def test_a_vector_of_no_length_stays_finite(length: float) -> None:
     assert np.all(np.isfinite(normalized(np.array([[length, 0]], np.float32))))
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(0, 25)), min_size=1, max_size=8))
+def test_what_is_left_out_of_a_mean_is_as_if_it_were_not_there(items: list[tuple[int, int]]) -> None:
+    hidden, starts = hidden_of([length for length, _ in items])
+    unpooled = np.array([count for _, count in items], np.int32)
+    kept = [
+        hidden[start + count : end] for (start, end), count in zip(itertools.pairwise(starts), unpooled, strict=True)
+    ]
+    means = [rows.astype(float).mean(axis=0) if len(rows) else np.zeros(WIDTH) for rows in kept]
+
+    assert np.allclose(pooled(hidden, starts, "mean", unpooled), means, atol=1e-6)
+    # Places are counted from the first token of all.
+    weights = [np.arange(1, length + 1)[count:] for length, count in items]
+    weighted = [
+        np.average(rows.astype(float), axis=0, weights=each) if len(rows) else np.zeros(WIDTH)
+        for rows, each in zip(kept, weights, strict=True)
+    ]
+    assert np.allclose(pooled(hidden, starts, "weighted", unpooled), weighted, atol=1e-5)
+
+
+def test_the_first_token_is_the_first_after_what_is_left_out() -> None:
+    hidden, starts = hidden_of([3, 2])
+
+    assert np.array_equal(pooled(hidden, starts, "cls", np.array([2, 2], np.int32)), hidden[[2, 3]])
+
+
+def test_the_last_token_is_nothing_where_all_are_left_out() -> None:
+    hidden, starts = hidden_of([3, 2])
+    last = pooled(hidden, starts, "last", np.array([1, 2], np.int32))
+
+    assert np.array_equal(last, [hidden[2], np.zeros(WIDTH)])
+
+
+@pytest.mark.parametrize("kind", ["tanh", "relu", "silu", "sigmoid", None])
+def test_activations_stay_finite_far_out(kind: LayerActivation | None) -> None:
+    x = np.array([-1e30, -1000, 0, 1000], np.float32)
+
+    with np.errstate(over="raise"):
+        assert np.all(np.isfinite(activated(x, kind)))

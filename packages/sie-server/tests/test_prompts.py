@@ -39,3 +39,10 @@ def test_braces_in_a_text_are_the_texts_own() -> None:
 
 def test_braces_in_an_instruction_are_its_own() -> None:
     assert INSTRUCTED.shape("a", is_query=True, instruction="{text}!") == "Instruct: {text}!\nQuery: a"
+
+
+def test_what_stands_before_a_text_ends_where_the_text_begins() -> None:
+    assert E5.before(is_query=True, instruction="sort") == "query: "
+    assert INSTRUCTED.before(is_query=True, instruction="{text}!") == "Instruct: {text}!\nQuery: "
+    assert INSTRUCTED.before(is_query=False, instruction=None) == ""
+    assert Prompts().before(is_query=False, instruction="sort") == "sort "

@@ -14,6 +14,7 @@ from sie_core.catalog.derive import CONFIG, Derived
 from sie_server.models.backbones.vision import VisionConfig, picture_tower, read_vision, text_tower
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import open_checkpoint
+from sie_server.models.choosing import prompts_of
 from sie_server.models.engines import Device, EngineName, open_engine
 from sie_server.models.heads.features import FEATURES, Features
 from sie_server.models.heads.head import HIDDEN
@@ -21,7 +22,6 @@ from sie_server.models.model import LoadedModel, Tower
 from sie_server.models.ops.plan import Plan, plan_batch
 from sie_server.models.ops.protocol import Ops
 from sie_server.models.pictures import PictureReader, load_pictures
-from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tasks.pictured import EncodePictured, Padding
 from sie_server.models.tokenizing import SETTINGS, TextTokenizer, load_tokenizer
@@ -90,9 +90,8 @@ def _task(
     derived: Derived, folder: Path, config: VisionConfig, dim: int, tokenizer: TextTokenizer, reader: PictureReader
 ) -> EncodePictured:
     spec = derived.given
-    prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
     normalize = derived.dense is not None and bool(derived.dense.normalize)
-    texts = EncodeTexts(spec.id, {"dense": dim}, tokenizer, prompts, normalize)
+    texts = EncodeTexts(spec.id, {"dense": dim}, tokenizer, prompts_of(derived), normalize)
     written = _read(folder)
     return EncodePictured(texts, reader, _padding(config, tokenizer, written, derived), _shape(written))
 

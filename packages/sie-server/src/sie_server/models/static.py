@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 from sie_core.catalog.derive import Derived
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import Checkpoint, Weight, open_checkpoint
+from sie_server.models.choosing import prompts_of
 from sie_server.models.heads.features import FEATURES, Features
 from sie_server.models.model import LoadedModel, Tower
 from sie_server.models.ops.plan import Plan
-from sie_server.models.prompts import Prompts
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tokenizing import FILE, Tokenized
 
@@ -130,14 +130,13 @@ def load_static(derived: Derived, folder: Path) -> LoadedModel:
         raise LoadError(f"`dense.dim` is {spec.dense.dim}, `{name}` in `{folder}` makes vectors of {dim}")
     tokenizer = StaticTokenizer(_tokenizer(folder), max_tokens=derived.max_tokens, as_model2vec=name == _MODEL2VEC)
     table = _table(checkpoint, name, shape, tokenizer.vocabulary)
-    prompts: dict[str | None, Prompts] = {None: Prompts(derived.query, derived.document, spec.default_instruction)}
     normalize = derived.dense is not None and bool(derived.dense.normalize)
     return LoadedModel(
         name=spec.id,
         dims={"dense": dim},
         max_tokens=derived.max_tokens,
         text=Tower(table, {"dense": Features(derived.truncate_dim, derived.rescaled)}),
-        tasks={"encode": EncodeTexts(spec.id, {"dense": dim}, tokenizer, prompts, normalize)},
+        tasks={"encode": EncodeTexts(spec.id, {"dense": dim}, tokenizer, prompts_of(derived), normalize)},
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from sie_core.catalog.derive.modules import Modules
-from sie_core.catalog.derive.projection import Layer, read_layers
+from sie_core.catalog.derive.projection import POOLED, Layer, read_layers
 from sie_core.catalog.derive.snapshot import (
     CONFIG,
     DEFAULT,
@@ -126,7 +126,7 @@ def _layers(
         listed = (Module(type="Dense", path=head.projection),)
     if not listed:
         return (), where
-    return read_layers(listed, read, config.hidden_size), within(listed[-1].path, CONFIG)
+    return read_layers(listed, read, config.hidden_size, of=POOLED), within(listed[-1].path, CONFIG)
 
 
 def check_truncate_dim(prompts: Prompts) -> None:

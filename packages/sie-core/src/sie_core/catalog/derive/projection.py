@@ -20,6 +20,9 @@ _ACTIVATIONS: Final[Mapping[str, LayerActivation | None]] = {
     "torch.nn.modules.activation.SiLU": "silu",
     "torch.nn.modules.activation.Sigmoid": "sigmoid",
 }
+POOLED: Final = "sentence_embedding"
+"""What sentence-transformers calls the vector of an item."""
+
 _TANH: Final = "torch.nn.modules.activation.Tanh"
 
 
@@ -52,17 +55,19 @@ class _Dense(Struct, frozen=True):
     bias: bool = True
     activation_function: str = _TANH
     use_residual: bool = False
-    module_input_name: str | None = None
+    module_input_name: str = POOLED
+    module_output_name: str | None = None
 
 
-def read_layers(modules: Sequence[Module], read: Reader, width: int) -> tuple[Layer, ...]:
+def read_layers(modules: Sequence[Module], read: Reader, width: int, *, of: str | None = None) -> tuple[Layer, ...]:
     """`Dense` modules, one after another.
 
     Args:
         width: of what the first one takes.
+        of: what they must take and make, by its name in sentence-transformers; None: whatever they name.
 
     Raises:
-        ValueError: widths that do not follow each other; an activation that we do not serve.
+        ValueError: widths that do not follow each other; an activation that we do not serve; a layer of something else.
     """
     layers: list[Layer] = []
     for module in modules:
@@ -71,6 +76,10 @@ def read_layers(modules: Sequence[Module], read: Reader, width: int) -> tuple[La
         takes = layers[-1].outputs if layers else width
         if dense.in_features != takes:
             raise ValueError(f"`{where}` takes vectors of {dense.in_features}, what comes to it has {takes}")
+        takes_and_makes = {dense.module_input_name, dense.module_output_name or dense.module_input_name}
+        if of is not None and takes_and_makes != {of}:
+            names = ", ".join(f"`{name}`" for name in sorted(takes_and_makes))
+            raise ValueError(f"`{where}` takes and makes {names}: supported is `{of}`")
         # One that sentence-transformers does not trust becomes its default.
         known = dense.activation_function if dense.activation_function.startswith("torch.") else _TANH
         if known not in _ACTIVATIONS:
