@@ -1,4 +1,4 @@
-"""ColBERT beside sentence-transformers' MultiVectorEncoder, on a tiny checkpoint as ColBERT itself saves one."""
+"""ColBERT beside sentence-transformers' MultiVectorEncoder: tiny checkpoints as ColBERT, pylate and it save them."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sie_core.catalog.spec import ModelSpec, MultivectorHead
+from sie_core.catalog.spec import ModelSpec, MultivectorHead, ScoreHead
 from sie_core.ids import ModelId
-from sie_server.models.calls import Encode
+from sie_sdk.scoring import maxsim
+from sie_server.models.calls import Encode, Score
 from sie_testing import tiny_bert
 
 torch = pytest.importorskip("torch")
@@ -85,3 +86,148 @@ def test_a_wrong_rule_is_noticed(load_model: Any, tmp_path: Path, is_query: bool
     folder = save(tmp_path)
 
     assert difference(ours(load_model, folder, is_query=is_query, **wrong), theirs(folder, is_query)) > 100 * WITHIN
+
+
+MARKED = len(tiny_bert.VOCABULARY)
+"""Id of the first marker that is added to the vocabulary."""
+
+
+def save_parts(folder: Path, length: int = 40) -> Path:
+    """A transformer as transformers saves it, with pylate's markers in its tokenizer."""
+    torch.manual_seed(0)
+    network = transformers.BertModel(
+        transformers.BertConfig(**tiny_bert.CONFIG | {"vocab_size": MARKED + 2}), add_pooling_layer=False
+    )
+    with torch.no_grad():
+        for weight in network.parameters():
+            drawn = 0.3 * torch.randn_like(weight)
+            weight.copy_(drawn if weight.ndim > 1 else weight + drawn)
+    network.save_pretrained(folder)
+    added = [
+        {"id": MARKED + index, "content": name, "special": False, "normalized": True}
+        | {"single_word": False, "lstrip": False, "rstrip": False}
+        for index, name in enumerate(("[Q] ", "[D] "))
+    ]
+    tokenizer = {**tiny_bert.TOKENIZER, "added_tokens": [*tiny_bert.TOKENIZER["added_tokens"], *added]}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    names = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "mask", "cls", "sep", "unk")}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": length, **names}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+PYLATE = {
+    "model_type": "ColBERT",
+    "query_prefix": "[Q] ",
+    "document_prefix": "[D] ",
+    "query_length": 16,
+    "document_length": 30,
+    "do_query_expansion": True,
+    "attend_to_expansion_tokens": False,
+    "skiplist_words": ["!", "?"],
+}
+
+
+def save_pylate(folder: Path, **knobs: Any) -> Path:
+    save_parts(folder)
+    kinds = [("", "sentence_transformers.models.Transformer"), ("1_Dense", "pylate.models.Dense.Dense")]
+    modules = [
+        {"idx": place, "name": str(place), "path": path, "type": kind} for place, (path, kind) in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 39, "do_lower_case": False}))
+    identity = {"activation_function": "torch.nn.modules.linear.Identity"}
+    dense = {"in_features": tiny_bert.HIDDEN, "out_features": 8, "bias": False} | identity
+    (folder / "1_Dense").mkdir()
+    (folder / "1_Dense" / "config.json").write_text(json.dumps(dense))
+    weight = {"linear.weight": torch.randn(8, tiny_bert.HIDDEN)}
+    pytest.importorskip("safetensors.torch").save_file(weight, folder / "1_Dense" / "model.safetensors")
+    said = {name: value for name, value in (PYLATE | knobs).items() if value is not None}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(said))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"attend_to_expansion_tokens": True},
+        {"do_query_expansion": False},
+        {"skiplist_words": None},
+        {"skiplist_words": [], "query_length": 8, "document_length": 10},
+    ],
+    ids=["as published", "attended", "not filled", "punctuation", "short"],
+)
+def test_a_folder_of_pylate(load_model: Any, tmp_path: Path, knobs: dict[str, Any]) -> None:
+    folder = save_pylate(tmp_path, **knobs)
+
+    for is_query in (True, False):
+        assert difference(ours(load_model, folder, is_query=is_query), theirs(folder, is_query)) <= WITHIN
+
+
+@pytest.mark.parametrize(
+    ("is_query", "wrong"),
+    [
+        (True, {"query_marker": "[D] "}),
+        (True, {"query_tokens": 15}),
+        (True, {"attend_expansion": True}),
+        (False, {"document_marker": "[Q] "}),
+        (False, {"document_tokens": 29}),
+        (False, {"skip_punctuation": False}),
+    ],
+)
+def test_a_wrong_rule_of_pylate_is_noticed(
+    load_model: Any, tmp_path: Path, is_query: bool, wrong: dict[str, Any]
+) -> None:
+    folder = save_pylate(tmp_path)
+
+    assert difference(ours(load_model, folder, is_query=is_query, **wrong), theirs(folder, is_query)) > 100 * WITHIN
+
+
+def save_native(folder: Path, *, expansion: dict[str, Any] | None, **lengths: int) -> Path:
+    modules = references.multi_vector_encoder.modules
+    general = references.sentence_transformer.modules
+    parts = [
+        general.Transformer(str(save_parts(folder / "plain")), query_expansion=expansion, **lengths),
+        general.Dense(
+            tiny_bert.HIDDEN,
+            8,
+            bias=False,
+            activation_function=torch.nn.Identity(),
+            module_input_name="token_embeddings",
+        ),
+        modules.MultiVectorMask(skiplist_words=["!"]),
+        general.Normalize(module_input_name="token_embeddings"),
+    ]
+    prompts = {"query": "ask ", "document": "say "}
+    references.MultiVectorEncoder(modules=parts, prompts=prompts, device="cpu").save(str(folder / "saved"))
+    return folder / "saved"
+
+
+@pytest.mark.parametrize(
+    ("expansion", "lengths"),
+    [
+        (None, {}),
+        (None, {"query_length": 12, "document_length": 20}),
+        ({"strategy": "fixed", "length": 20}, {"document_length": 24}),
+        ({"strategy": "fixed", "length": 20, "attend": True}, {}),
+    ],
+)
+def test_a_folder_of_sentence_transformers(
+    load_model: Any, tmp_path: Path, expansion: dict[str, Any] | None, lengths: dict[str, int]
+) -> None:
+    folder = save_native(tmp_path, expansion=expansion, **lengths)
+
+    for is_query in (True, False):
+        assert difference(ours(load_model, folder, is_query=is_query), theirs(folder, is_query)) <= WITHIN
+
+
+def test_a_score_is_the_sum_over_the_querys_tokens(load_model: Any, tmp_path: Path) -> None:
+    folder = save_pylate(tmp_path)
+    spec = ModelSpec(id=ModelId("acme/colbert"), multivector=MultivectorHead(dim=8), score=ScoreHead(head="vectors"))
+    model = load_model(spec, folder)
+    call = Score(TEXTS[0], tuple(TEXTS))
+    prepared = model.prepare(call)
+    scores = model.finish(call, prepared, model.run(prepared, stream=0))
+
+    assert scores == pytest.approx(maxsim(theirs(folder, True)[0], theirs(folder, False)), abs=1e-4)

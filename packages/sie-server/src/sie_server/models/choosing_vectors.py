@@ -86,8 +86,8 @@ def batch_tokens_of(derived: Derived) -> int | None:
 
 
 def marks_of(head: MultivectorHead | None, tokenizer: TextTokenizer) -> tuple[Marks, Marks] | None:
-    """A query's and a document's; None where a sequence stays as it is tokenised."""
-    if head is None or not (head.query_marker or head.document_marker or head.expand):
+    """A query's and a document's, whose lengths may differ; None where the model has no multivector."""
+    if head is None:
         return None
     ends = frozenset(one for one in map(tokenizer.special_id, _ENDS) if one is not None)
     mask = tokenizer.special_id("mask") if head.expand else None
