@@ -24,8 +24,8 @@ from sie_server.models.ops.protocol import Activation, Ops
 X = TypeVar("X")
 Floats = NDArray[np.float32]
 
-_COMBINATIONS: Final = 16
-"""Of LoRAs in one batch, whose stacked factors are kept."""
+_COMBINATIONS: Final = 4
+"""Of LoRAs in one batch, whose stacked factors are kept: those of several take as much memory as they do themselves."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,16 @@ class Loras:
         names = _present(plan)
         if not names:
             return Factors(np.zeros((1, shape[1]), np.float32), np.zeros((shape[0], 1), np.float32))
-        return self._stacked(layer, names)
+        return self._stacked(names)[layer]
 
-    def _stack(self, layer: str, names: tuple[str, ...]) -> Factors:
+    def _stack(self, names: tuple[str, ...]) -> Mapping[str, Factors]:
+        """Of every layer: a pass wants them all."""
+        return {layer: self._of_layer(layer, names) for layer in self.layers}
+
+    def _of_layer(self, layer: str, names: tuple[str, ...]) -> Factors:
+        alone = self._by_name[names[0]].layers.get(layer) if len(names) == 1 else None
+        if alone is not None and len(alone.down) == self._by_name[names[0]].rank:
+            return alone
         sizes = next(
             (factors.down.shape[1], factors.up.shape[0])
             for lora in self._by_name.values()
