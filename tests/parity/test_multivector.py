@@ -11,6 +11,7 @@ from sie_core.catalog.spec import ModelSpec, MultivectorHead, ScoreHead
 from sie_core.ids import ModelId
 from sie_sdk.scoring import maxsim
 from sie_server.models.calls import Encode, Score
+from sie_server.models.muvera import Muvera, encoded
 from sie_testing import tiny_bert
 
 torch = pytest.importorskip("torch")
@@ -231,3 +232,19 @@ def test_a_score_is_the_sum_over_the_querys_tokens(load_model: Any, tmp_path: Pa
     scores = model.finish(call, prepared, model.run(prepared, stream=0))
 
     assert scores == pytest.approx(maxsim(theirs(folder, True)[0], theirs(folder, False)), abs=1e-4)
+
+
+def test_an_encoding_is_of_the_vectors_that_the_reference_has(load_model: Any, tmp_path: Path) -> None:
+    folder = save_pylate(tmp_path)
+    model = load_model(ModelSpec(id=ModelId("acme/colbert"), multivector=MultivectorHead(dim=8)), folder)
+    for is_query in (True, False):
+        call = Encode(tuple(TEXTS), ("dense",), is_query=is_query, options={"muvera": {"final_projection_dim": 512}})
+        prepared = model.prepare(call)
+        results = model.finish(call, prepared, model.run(prepared, stream=0))
+        wanted = [
+            encoded(vectors, Muvera(final_projection_dim=512), is_query=is_query)
+            for vectors in theirs(folder, is_query)
+        ]
+
+        assert [result.multivector for result in results] == [None] * len(TEXTS)
+        assert np.abs(np.array([result.dense for result in results]) - np.array(wanted)).max() <= 1e-3
