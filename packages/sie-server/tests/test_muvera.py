@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sie_core.catalog.catalog import Catalog
 from sie_core.errors import ApiError
 from sie_server.models.calls import Encode, Output
 from sie_server.models.heads.pooled import normalized
@@ -122,6 +123,20 @@ def test_settings_are_refused_by_name(options: object, said: str) -> None:
 def test_defaults_and_what_may_be_null() -> None:
     assert read_muvera({}, DIMS) == Muvera(40, 6, None, 10240)
     assert read_muvera({"projection_dim": None, "num_repetitions": 20}, DIMS) == Muvera(num_repetitions=20)
+
+
+def test_variants_of_the_shipped_specs_have_settings_that_are_taken() -> None:
+    heads = [
+        (spec.multivector.dim, variant.options["muvera"])
+        for spec in Catalog.shipped().specs.values()
+        for variant in spec.variants.values()
+        if "muvera" in variant.options and spec.multivector is not None
+    ]
+
+    assert heads
+    for dim, options in heads:
+        assert dim is not None
+        assert read_muvera(options, dim).final_projection_dim == 10240
 
 
 class Letters:
