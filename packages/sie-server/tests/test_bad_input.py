@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from sie_core.http.asgi import Message
-from sie_testing.site import Caller
+from sie_testing.site import Caller, spec
 
 ENCODE = "/v1/encode/acme/tiny"
 GOOD = {"items": [{"text": "a"}]}
@@ -21,6 +21,24 @@ def test_an_unknown_model_is_404_with_the_nearest_ids(site: Any) -> None:
     assert reply.error["nearest"][0] == "acme/tiny"
     assert "`acme/tiny`" in reply.error["hint"]
     assert reply.json["detail"] == reply.json["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "name"),
+    [
+        (ENCODE, {"items": [{"text": ""}] * 65_537}, "items"),
+        ("/v1/embeddings", {"model": "acme/tiny", "input": [""] * 65_537}, "input"),
+    ],
+)
+def test_more_items_than_a_call_may_have_are_refused_with_both_counts(
+    sites: Any, path: str, body: Any, name: str
+) -> None:
+    made = sites(max_body_bytes=10_000_000)
+    made.load(spec())
+    reply = made.post(path, body)
+
+    assert reply.status == 400
+    assert reply.error["message"] == f"`{name}` has 65537 items, and a call may have 65536"
 
 
 @pytest.mark.parametrize(

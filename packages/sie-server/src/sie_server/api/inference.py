@@ -16,7 +16,7 @@ from sie_core.wire.envelope import Envelope
 from sie_core.wire.messages import Timing
 from sie_server import __version__
 from sie_server.api.offer import Offer
-from sie_server.api.reading import Asked, Request, decoded, noted, read_call, refuse_empty, refuse_undeclared
+from sie_server.api.reading import Asked, Request, decoded, noted, read_call, refuse_count, refuse_undeclared
 from sie_server.api.writing import response
 from sie_server.engine.engine import Answer, Engine
 from sie_server.engine.jobs import Stamps, Ticket
@@ -83,7 +83,7 @@ class Inference:
     async def _answered(
         self, request: Request, envelope: Envelope, offer: Offer, receive: Receive, *, arrived_s: float
     ) -> tuple[Resident, Asked, Answer]:
-        refuse_empty(request.items)
+        refuse_count(request.items)
         spec = offer.spec(envelope.model)
         refuse_undeclared(envelope.verb, spec)
         resident = self.engine.residency.look(spec)

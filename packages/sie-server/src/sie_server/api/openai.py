@@ -34,7 +34,7 @@ from sie_core.wire.messages import (
 )
 from sie_server.api.inference import Inference, about
 from sie_server.api.offer import Offer
-from sie_server.api.reading import read_call, refuse_undeclared
+from sie_server.api.reading import read_call, refuse_count, refuse_undeclared
 from sie_server.api.writing import ranking
 from sie_server.engine.engine import Answer
 from sie_server.engine.jobs import Ticket
@@ -142,9 +142,11 @@ def _asked(request: Foreign, spec: ModelSpec) -> Call:
     if isinstance(request, RerankRequest):
         if request.top_n is not None and request.top_n < 1:
             raise ApiError("INVALID_INPUT", f"`top_n` is {request.top_n}, want at least 1")
+        refuse_count(request.documents, "documents")
         items = [Item(text=_text(document)) for document in request.documents]
         return read_call(ScoreRequest(query=Item(text=_text(request.query)), items=items), spec).call
     inputs = _inputs(request.input)
+    refuse_count(inputs, "input")
     texts = [Item(text=one if isinstance(one, str) else "") for one in inputs]
     call = read_call(EncodeRequest(items=texts, params=EncodeParams(output_types=["dense"])), spec).call
     assert isinstance(call, Encode)

@@ -73,9 +73,17 @@ def noted(error: ApiError, unknown: Sequence[str]) -> ApiError:
     return ApiError(error.code, error.message, hint=hint, retry_after_s=error.retry_after_s, extra=error.extra)
 
 
-def refuse_empty(items: Sequence[Item]) -> None:
+MOST_ITEMS: Final = 65_536
+"""Of one call: a body of empty texts would be millions, and each costs a kilobyte here before it costs a token."""
+
+
+def refuse_count(items: Sequence[object], name: str = "items") -> None:
+    """Raises `ApiError` INVALID_INPUT for a call without items, or of more than `MOST_ITEMS`."""
     if not items:
-        raise ApiError("INVALID_INPUT", "`items` is empty, want at least one item", hint='send `[{"text": "…"}]`')
+        raise ApiError("INVALID_INPUT", f"`{name}` is empty, want at least one item", hint='send `[{"text": "…"}]`')
+    if len(items) > MOST_ITEMS:
+        said = f"`{name}` has {len(items)} items, and a call may have {MOST_ITEMS}"
+        raise ApiError("INVALID_INPUT", said, hint="send them in several calls")
 
 
 def refuse_undeclared(verb: Verb, spec: ModelSpec) -> None:

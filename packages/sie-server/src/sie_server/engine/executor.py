@@ -19,7 +19,7 @@ from sie_server.engine.jobs import Job, Outcome
 from sie_server.engine.memory import is_out_of_memory
 from sie_server.engine.scheduler import Scheduler, Taken
 from sie_server.models.calls import Model
-from sie_server.observability import EVENT_BATCH_FAILED
+from sie_server.observability import EVENT_BATCH_FAILED, EVENT_BUG
 
 logger = logging.getLogger("sie.executor")
 
@@ -116,8 +116,10 @@ class Executor:
             with self._ready:
                 took_s = ended_s - started_s
                 self._shares.end(scheduler, charged_s=turn.charged_s, tokens=turn.tokens, took_s=took_s)
-            scheduler.ran()
+        # Answers first: what follows may close a model, and fail at it.
         self._deliver(Finished(scheduler, taken, results, started_s, ended_s, len(splits)))
+        if taken.batch:
+            _ended(scheduler)
 
     def _pick(self) -> _Turn | None:
         """A batch of the model that has had least of the device."""
@@ -178,3 +180,11 @@ def _as_answer(error: Exception, job: Job) -> ApiError:
         case _:
             said = f"the model failed on an item of {job.tokens} tokens: {type(error).__name__}"
             return ApiError("INFERENCE_ERROR", said, hint="the worker's log has the trace")
+
+
+def _ended(scheduler: Scheduler) -> None:
+    """A model that cannot be closed costs its memory and not the device's thread."""
+    try:
+        scheduler.ran()
+    except Exception:
+        logger.exception(EVENT_BUG, extra={"fields": {"model": scheduler.model_id}})

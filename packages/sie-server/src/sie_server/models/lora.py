@@ -124,7 +124,7 @@ def _factors(
         raise LoadError(f"`{path}` has `{module + _DOWN}` and no `{module + _UP}`")
     down, up = (_floats(tensors, module + end) for end in (_DOWN, _UP))
     have = (up.shape[0], down.shape[1]) if down.ndim == up.ndim == 2 else ()
-    if have != shape or down.shape[0] != up.shape[1]:
+    if have != shape or down.shape[0] != up.shape[1] or not down.shape[0]:
         product = f"{list(up.shape)} times {list(down.shape)}"
         raise LoadError(
             f"`{module}` of `{path}` is {product}, `{layer}` of its base is {list(shape)}",
