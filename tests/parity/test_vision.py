@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from tokenizers.pre_tokenizers import ByteLevel
 
-from sie_core.catalog.spec import DenseHead, ScoreHead, ModelSpec
+from sie_core.catalog.spec import DenseHead, ModelSpec, SparseHead
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
 from sie_server.models import build
@@ -325,7 +325,9 @@ def test_pictures_of_another_size_are_refused_when_loading(load_model: Load, tmp
 
 
 def test_other_outputs_than_one_vector_are_refused_when_loading(load_model: Load, tmp_path: Path) -> None:
-    wrong = ModelSpec(id=ModelId("acme/tiny"), dense=DenseHead(), score=ScoreHead(head="classify"))
+    wrong = ModelSpec(
+        id=ModelId("acme/tiny"), dense=DenseHead(), sparse=SparseHead(head="lexical", weights="sparse_linear.pt", dim=9)
+    )
 
-    with pytest.raises(LoadError, match=r"has `dense`, `score`: a model of texts and pictures has `dense` alone"):
+    with pytest.raises(LoadError, match=r"has `dense`, `sparse`: a model of texts and pictures has `dense` alone"):
         load_model(wrong, save(tmp_path, "clip"))
