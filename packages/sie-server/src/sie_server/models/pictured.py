@@ -54,9 +54,6 @@ def load_pictured(
         folder: where `config.json` and the weights are.
     """
     spec = derived.given
-    if spec.outputs != ("dense",):
-        have = ", ".join(f"`{name}`" for name in spec.outputs)
-        raise LoadError(f"the spec of `{spec.id}` has {have}: a model of texts and pictures has `dense` alone")
     config = read_vision((folder / CONFIG).read_bytes())
     reader = load_pictures(folder, kind=config.kind, side=config.picture.image_size, patch=config.picture.patch_size)
     tokenizer = load_tokenizer(folder, max_tokens=derived.max_tokens, lower_case=derived.lower_case)

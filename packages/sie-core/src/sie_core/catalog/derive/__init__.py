@@ -77,6 +77,8 @@ Architecture = Literal[
 ]
 """`model_type` in `config.json`, of what there is a backbone for."""
 
+_PICTURED: Final = ("clip", "siglip")
+
 _DOCUMENT_PROMPTS: Final = ("document", "passage", "corpus")
 
 
@@ -164,6 +166,9 @@ def derive(spec: ModelSpec, read: Reader, base: Reader = lambda path: None) -> D
     length = read_json(read, within(folder, LENGTH), Length, Length())
     prompts = read_json(read, PROMPTS, Prompts, Prompts())
     architecture = _architecture(None if encoder is not None else spec.architecture, config, where)
+    if architecture in _PICTURED and spec.outputs != ("dense",):
+        have = ", ".join(f"`{name}`" for name in spec.outputs)
+        raise ValueError(f"the spec of `{spec.id}` has {have}: a model of texts and pictures has `dense` alone")
     max_tokens = _max_tokens(spec, read, folder, config, length)
     own = of_cross_encoder(read, prompts)
     query, document = _templates(spec, prompts, own)
