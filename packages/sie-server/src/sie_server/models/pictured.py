@@ -53,7 +53,6 @@ def load_pictured(
     Args:
         folder: where `config.json` and the weights are.
     """
-    spec = derived.given
     config = read_vision((folder / CONFIG).read_bytes())
     reader = load_pictures(folder, kind=config.kind, side=config.picture.image_size, patch=config.picture.patch_size)
     tokenizer = load_tokenizer(folder, max_tokens=derived.max_tokens, lower_case=derived.lower_case)
