@@ -165,6 +165,7 @@ def test_every_key_of_a_spec_is_in_the_spec_format(pages):
 
     heads = {
         "source": spec.Source,
+        "base": spec.Source,
         "dense": spec.DenseHead,
         "sparse": spec.SparseHead,
         "multivector": spec.MultivectorHead,
