@@ -1,5 +1,6 @@
 """`POST /v1/encode/{model}` when all is well: both formats, every dtype, order, headers."""
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from sie_core.wire.messages import OUTPUT_DTYPES, OutputDtype
 from sie_server.engine.quantise import quantised
-from sie_server.models.calls import Encode
+from sie_server.models.calls import Encode, Output, Prepared
+from sie_testing.site import spec
 from sie_testing.tiny import TinyModel
 
 ENCODE = "/v1/encode/acme/tiny"
@@ -35,6 +37,26 @@ def test_a_text_becomes_its_vector(site: Any) -> None:
     assert item["dense"]["dims"] == 8
     assert item["dense"]["dtype"] == "float32"
     np.testing.assert_array_equal(np.float32(item["dense"]["values"]), expected("hello world"))
+
+
+class Overflowing(TinyModel):
+    """One text becomes no number."""
+
+    def output(self, item: Prepared) -> Output:
+        found = super().output(item)
+        assert found.dense is not None
+        return replace(found, dense=found.dense * np.float32("nan")) if item.item == 1 else found
+
+
+def test_a_vector_that_is_no_number_is_an_error_in_its_place(sites: Any) -> None:
+    made = sites(Overflowing())
+    made.load(spec())
+    first, second = made.post(ENCODE, {"items": [{"text": "hello"}, {"text": "world"}]}).json["items"]
+
+    assert first["dense"]["dims"] == 8
+    assert "dense" not in second
+    assert second["error"]["code"] == "INFERENCE_ERROR"
+    assert second["error"]["message"] == "the `dense` output has a NaN or an infinity in it"
 
 
 def test_messagepack_holds_the_same_numbers_bit_for_bit(site: Any) -> None:

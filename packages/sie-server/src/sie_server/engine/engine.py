@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+import numpy as np
 from msgspec import Struct
 
 from sie_core.errors import ApiError
@@ -29,7 +30,7 @@ from sie_server.engine.memory import stale
 from sie_server.engine.residency import Load, Residency, Resident, State
 from sie_server.engine.room import Claim, Room
 from sie_server.engine.scheduler import Scheduler
-from sie_server.models.calls import Call, Extract, Input, Model, Prepared, Result, Score
+from sie_server.models.calls import Call, Extract, Input, Model, Output, Prepared, Result, Score
 from sie_server.observability import EVENT_MODEL_UNLOADED, Metrics
 
 logger = logging.getLogger("sie.engine")
@@ -297,9 +298,21 @@ def _is_short(call: Call) -> bool:
 def _answer(model: Model, call: Call, prepared: Sequence[Prepared], ticket: Ticket) -> Answer:
     """A call whose items all failed in the same way fails as a whole, so that its status says so."""
     outputs = [output for output in ticket.results if output is not None]
-    results = model.finish(call, prepared, outputs)
+    results = [_finite(result) for result in model.finish(call, prepared, outputs)]
     errors = [result for result in results if isinstance(result, ApiError)]
     if errors and len(errors) == len(results) and len({error.code for error in errors}) == 1:
         raise errors[0]
     truncated = sorted({sequence.item for sequence in prepared if sequence.truncated and sequence.item >= 0})
     return Answer(results, truncated, ticket.stamps, sum(sequence.tokens for sequence in prepared))
+
+
+def _finite(result: Result) -> Result:
+    """A vector with a NaN is an error: it would be answered as null, or spoil an index without a word."""
+    if not isinstance(result, Output):
+        return result
+    sparse = None if result.sparse is None else result.sparse.values
+    for name, array in (("dense", result.dense), ("sparse", sparse), ("multivector", result.multivector)):
+        if array is not None and not np.isfinite(array).all():
+            said = f"the `{name}` output has a NaN or an infinity in it"
+            return ApiError("INFERENCE_ERROR", said, hint="a precision with fewer bits may overflow: try another")
+    return result

@@ -74,6 +74,8 @@ def read_lora(name: str, folder: Path, base: Checkpoint) -> Lora:
             raise LoadError(f"`{path}` has `{down_name}`: want pairs of `…{_DOWN}` and `…{_UP}`, of linear layers")
         module = down_name.removesuffix(_DOWN)
         layer = _layer(module.removeprefix(_ROOT), base, path)
+        if layer in layers:
+            raise LoadError(f"`{path}` changes `{layer}` twice, the second time as `{module}`")
         layers[layer] = _factors(tensors, module, base.shape(layer), layer, path, config)
     if not layers:
         raise LoadError(f"`{path}` has no tensor `…{_DOWN}`")
