@@ -55,6 +55,9 @@ def _check_send(event: str, sock: object, address: object = None, *_: object) ->
     if getattr(sock, "family", None) in (AF_INET, AF_INET6) and isinstance(address, tuple):
         host, port = address[:2]
         if not _is_loopback(host):
+            if isinstance(sock, socket.socket):
+                # Who opened it closes it on an OSError, and this is none: it would warn in some later test.
+                sock.close()
             _refuse(event, f"{host}:{port}")
 
 
