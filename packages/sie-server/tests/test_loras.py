@@ -95,3 +95,20 @@ def test_models_share_no_loras() -> None:
 
     assert refused(other, clock).code == "LORA_LOADING"
     ended()
+
+
+def test_a_model_that_is_unloaded_while_its_lora_comes_is_closed_after_it() -> None:
+    """Adding one may have made its network anew, after it was closed."""
+    gate = threading.Event()
+
+    def add(variant: str) -> None:
+        assert gate.wait(30)
+
+    one, clock = resident(add), Clock()
+    refused(one, clock)
+    one.retired = True
+    gate.set()
+    ended()
+
+    assert isinstance(one.model, TinyModel)
+    assert one.model.closed

@@ -58,5 +58,8 @@ def _add(resident: Resident, variant: str, attempts: int, clock: Callable[[], fl
             logger.exception(EVENT_BUG, extra={"fields": fields})
         resident.loras[variant] = Failed(failure, attempts, clock())
         return
+    if resident.retired:  # it was unloaded meanwhile, and its network may have been made anew since
+        resident.model.close()
+        return
     logger.info(EVENT_LORA_LOADED, extra={"fields": fields})
     resident.loras[variant] = True

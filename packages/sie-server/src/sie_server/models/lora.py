@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from sie_server.models.calls import LoadError
 from sie_server.models.checkpoint import Checkpoint, open_tensors
-from sie_server.models.ops.adapted import Factors, Floats, Lora
+from sie_server.models.ops.adapted import Factors, Lora
 
 CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
@@ -124,7 +124,7 @@ def _factors(
 ) -> Factors:
     if module + _UP not in tensors:
         raise LoadError(f"`{path}` has `{module + _DOWN}` and no `{module + _UP}`")
-    down, up = (_floats(tensors, module + end) for end in (_DOWN, _UP))
+    down, up = (tensors.weight(module + end, tensors.shape(module + end)).floats() for end in (_DOWN, _UP))
     have = (up.shape[0], down.shape[1]) if down.ndim == up.ndim == 2 else ()
     if have != shape or down.shape[0] != up.shape[1] or not down.shape[0]:
         product = f"{list(up.shape)} times {list(down.shape)}"
@@ -140,7 +140,3 @@ def _factors(
 
 def _alpha(module: str, patterns: Mapping[str, float], default: float) -> float:
     return next((alpha for key, alpha in patterns.items() if _same(module, key)), default)
-
-
-def _floats(tensors: Checkpoint, name: str) -> Floats:
-    return tensors.weight(name, tensors.shape(name)).floats()
