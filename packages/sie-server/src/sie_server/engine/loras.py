@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 
 from sie_core.errors import ApiError
-from sie_server.engine.residency import Failed, Loading, Resident, failure_of
+from sie_server.engine.residency import Failed, Loading, Resident, failure_of, refusal
 from sie_server.observability import EVENT_BUG, EVENT_LORA_LOADED
 
 logger = logging.getLogger("sie.loras")
@@ -29,16 +29,7 @@ def look(resident: Resident, variant: str | None, clock: Callable[[], float]) ->
     state = resident.loras.get(variant)
     name = f"LoRA `{spec.lora.repo}` of variant `{variant}`"
     if isinstance(state, Failed) and not state.may_try(clock()):
-        raise ApiError(
-            "MODEL_LOAD_FAILED",
-            f"{name} could not be loaded: {state.failure.message}",
-            hint=state.failure.hint,
-            extra={
-                "error_class": state.failure.error_class,
-                "attempts": state.attempts,
-                "permanent": state.failure.permanent,
-            },
-        )
+        raise refusal(name, state)
     if not isinstance(state, Loading):
         attempts = state.attempts + 1 if isinstance(state, Failed) else 1
         resident.loras[variant] = Loading(clock(), attempts)

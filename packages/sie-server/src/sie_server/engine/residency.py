@@ -223,7 +223,7 @@ class Residency:
         if isinstance(state, Resident):
             return state
         if isinstance(state, Failed) and not state.may_try(self._clock()):
-            raise refusal(spec.id, state)
+            raise refusal(f"model `{spec.id}`", state)
         self.begin(spec)
         note = state.note if isinstance(state, Loading) else ""
         raise ApiError("MODEL_LOADING", f"model `{spec.id}` is being loaded" + (f": {note}" if note else ""))
@@ -336,12 +336,12 @@ class _Load(Struct, eq=False):
     attempts: int
 
 
-def refusal(model_id: ModelId, state: Failed) -> ApiError:
-    """What a caller of a model that cannot be loaded is told."""
+def refusal(what: str, state: Failed) -> ApiError:
+    """What a caller is told of a model, or of a LoRA, that cannot be loaded."""
     failure = state.failure
     return ApiError(
         "MODEL_LOAD_FAILED",
-        f"model `{model_id}` could not be loaded: {failure.message}",
+        f"{what} could not be loaded: {failure.message}",
         hint=failure.hint,
         extra={
             "error_class": failure.error_class,
