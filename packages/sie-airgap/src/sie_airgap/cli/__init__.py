@@ -24,7 +24,7 @@ class Verb(NamedTuple):
 
 
 VERBS = {
-    "lock": Verb("connected", "Resolve what is to be carried into airgap.lock."),
+    "lock": Verb("locking", "Resolve what is to be carried into airgap.lock."),
     "snapshot": Verb("connected", "Fetch what the lock names, and check every byte."),
     "golden": Verb("answers", "Record a worker's answers; compare them elsewhere."),
     "pack": Verb("connected", "Cut the store into volumes to carry."),
