@@ -11,7 +11,8 @@ from sie_core.http.auth import Auth, configure
 from sie_core.ids import ModelId
 from sie_server.api.inference import Identity
 from sie_server.engine.engine import Limits
-from sie_server.engine.residency import Made, Say, Take
+from sie_server.engine.residency import Made, Say
+from sie_server.models.calls import Take
 from sie_testing.site import OTHER, REVISION, Site, catalog, spec
 from sie_testing.tiny import TinyModel
 

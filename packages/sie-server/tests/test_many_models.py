@@ -20,7 +20,7 @@ from sie_server.api.inference import Identity
 from sie_server.engine.engine import Limits
 from sie_server.engine.residency import Failed, Made, Resident, failure_of
 from sie_server.models import build
-from sie_server.models.calls import Encode, LoadError
+from sie_server.models.calls import Encode, LoadError, Take
 from sie_server.models.checkpoint import weights_bytes
 from sie_testing import parts, tiny_bert
 from sie_testing.site import OTHER, REVISION, TINY, Site, catalog, spec
@@ -71,7 +71,7 @@ class Crowded(Site):
         self.loads: list[ModelId] = []
         one_bytes = weights_bytes(folders[NAMES[0]], "f32").computed
 
-        def load(wanted: ModelSpec, say: Any, take: Callable[[int], None]) -> Made:
+        def load(wanted: ModelSpec, say: Any, take: Take) -> Made:
             model = build.load(wanted, folders[wanted.id], precision="f32", streams=1, threads=1, take=take)
             self.loads.append(wanted.id)
             return Made(model, REVISION, verified=True)

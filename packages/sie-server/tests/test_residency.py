@@ -16,7 +16,7 @@ from sie_core.errors import ApiError
 from sie_core.ids import BundleName, ModelId
 from sie_server.app import follow
 from sie_server.engine.residency import Failed, Loading, Made, Residency, Resident, failure_of
-from sie_server.engine.room import Room
+from sie_server.engine.room import Claim, Room
 from sie_server.engine.scheduler import Scheduler
 from sie_server.models.calls import LoadError, Model
 from sie_server.settings import ServeSettings
@@ -83,6 +83,38 @@ def test_a_failed_load_is_502_with_its_class_and_reason(
     assert failure_of(error).exit_code == exit_code
     assert failure_of(error).message in said["message"]
     assert site.get("/v1/models/acme/tiny").json["last_error"]["code"] == error_class
+
+
+class Weights:
+    """What a load takes."""
+
+
+def test_what_a_failed_load_took_is_gone_when_its_memory_is_given_back() -> None:
+    """The error's traceback holds the frames that it went through, and theirs may refer to each other."""
+    taken: list[weakref.ref[Weights]] = []
+    seen: list[bool] = []
+
+    class Watched(Room):
+        def back(self, claim: Claim) -> None:
+            seen.append(taken[0]() is None)
+            super().back(claim)
+
+    def load(wanted: Any, say: Any, take: Callable[[int], object]) -> Made:
+        take(1_000)
+        weights = Weights()
+        taken.append(weakref.ref(weights))
+        itself: list[Any] = [weights]
+        itself.append(itself)
+        raise LoadError("`config.json` and the weights are of two different models")
+
+    room = Watched(2_000, evict=lambda claims: None)
+    done = threading.Event()
+    residency = Residency(load, room=room, queue=queue, on_change=lambda model_id, state: done.set())
+    residency.begin(spec())
+
+    assert done.wait(30)
+    assert seen == [True]
+    assert room.claims() == []
 
 
 def test_an_integrity_failure_tells_callers_both_digests(sites: Any) -> None:

@@ -25,8 +25,8 @@ from sie_core.ids import ModelId, parse_machine_profile
 from sie_core.settings import SettingsError
 from sie_server import __version__, machine, weights
 from sie_server.engine.engine import Engine, Limits
-from sie_server.engine.residency import Failed, Load, Made, Resident, Say, State, Take
-from sie_server.models.calls import LoadError
+from sie_server.engine.residency import Failed, Load, Made, Resident, Say, State
+from sie_server.models.calls import LoadError, Take
 from sie_server.observability import EVENT_LOADING, EVENT_MODEL_FAILED, EVENT_READY
 from sie_server.settings import ServeSettings
 from sie_server.sources import Sources, check_offered
@@ -288,12 +288,12 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
         finally:
             when_imported()
 
-        def add_lora(variant: str) -> None:
+        def add_lora(variant: str, take: Take) -> None:
             lora = spec.variants[variant].lora
             if lora is None:
                 raise LoadError(f"variant `{variant}` of `{spec.id}` has no LoRA")
             files = sources.snapshot(ModelSpec(lora.repo, Source(lora.repo, lora.revision)), Told(settings.log_json))
-            model.add_lora(variant, files.folder)
+            model.add_lora(variant, files.folder, take)
 
         verified = snapshot.verified and (base is None or base.verified)
         return Made(model, snapshot.manifest.revision, verified, add_lora)

@@ -5,6 +5,7 @@ Not here: what of it models may have (`settings`), and who goes for whom (`engin
 
 import ctypes
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ def anonymous_bytes(root: Path = ROOT) -> int | None:
 def give_back() -> None:
     """Has the C library hand back to the system what is free; with one that cannot, nothing."""
     _trim()(0)
+
+
+def collect() -> None:
+    """`give_back`, after what only refers to itself any more has gone: an error and the frames that it went through."""
+    gc.collect()
+    give_back()
 
 
 def _total(root: Path) -> int:

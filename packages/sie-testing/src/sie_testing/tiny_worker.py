@@ -28,8 +28,8 @@ from sie_core.ids import BundleName, ModelId
 from sie_server.api.inference import Identity
 from sie_server.api.routes import Worker
 from sie_server.engine.engine import Engine, Limits
-from sie_server.engine.residency import Made, Resident, Say, State, Take
-from sie_server.models.calls import Model
+from sie_server.engine.residency import Made, Resident, Say, State
+from sie_server.models.calls import Model, Take
 from sie_testing.tiny import VOCABULARY, TinyModel
 
 WHOLE = ModelId("acme/whole")

@@ -1,6 +1,7 @@
 """What operators, gateways and scrapers ask: health, readiness, heartbeat, metrics, and the list of models."""
 
 import socket
+from collections import Counter
 from dataclasses import dataclass
 
 from msgspec import UNSET
@@ -103,8 +104,10 @@ class Operations:
         metrics.loaded.replace({(one.spec.id, self.identity.device): 1 for one in residents})
         device, claims = self.identity.device, engine.room.claims()
         metrics.memory.replace({(one.model_id, device): one.size_bytes for one in claims if one.use is not None})
-        predicted = {(str(one.model_id), device): one.predicted_bytes for one in claims}
-        metrics.predicted.replace({key: size for key, size in predicted.items() if size is not None})
+        predicted = Counter[tuple[str, ...]]()
+        for one in claims:  # of a model that a LoRA is being added to there are two
+            predicted[one.model_id, device] += one.predicted_bytes or 0
+        metrics.predicted.replace(predicted)
         metrics.budget.replace({} if engine.room.budget_bytes is None else {(): engine.room.budget_bytes})
         metrics.loads_waiting.replace({(): engine.room.waiting})
         metrics.load_seconds.replace({(one.spec.id,): one.load_s for one in residents})

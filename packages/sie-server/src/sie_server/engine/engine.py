@@ -135,7 +135,7 @@ class Engine:
             ApiError: LORA_LOADING, QUEUE_FULL, DEADLINE_EXCEEDED, or what the model says of the input.
             CallerGone: the ticket was abandoned.
         """
-        loras.look(resident, call.variant, self.clock)
+        loras.look(resident, call.variant, self.room, self.clock)
         cost = self._admit(resident.model.estimate_tokens(call))
         timer = None
         resident.calls += 1

@@ -22,10 +22,11 @@ from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferE
 from sie_core.catalog.spec import ModelSpec
 from sie_core.errors import ApiError
 from sie_core.ids import ModelId
+from sie_server import machine
 from sie_server.engine.memory import NoRoom, is_out_of_memory
 from sie_server.engine.room import Abandoned, Room
 from sie_server.engine.scheduler import Scheduler
-from sie_server.models.calls import LoadError, Model
+from sie_server.models.calls import LoadError, Model, Take
 from sie_server.observability import EVENT_BUG, EVENT_MODEL_LOADED
 
 logger = logging.getLogger("sie.residency")
@@ -37,7 +38,7 @@ NETWORK_S = 30.0
 """Until what passes by itself is tried again."""
 
 
-def _no_loras(variant: str) -> None:
+def _no_loras(variant: str, take: Take) -> None:
     raise LoadError(f"variant `{variant}` has no LoRA")
 
 
@@ -45,13 +46,14 @@ class Made(Struct, frozen=True):
     """A model that was built, and which files it was made of: their commit, and whether a manifest vouched for them.
 
     Attributes:
-        add_lora: fetches the LoRA of a variant and adds it to the model; blocks; raises what `failure_of` reads.
+        add_lora: fetches the LoRA of a variant, claims what it takes and adds it to the model; blocks; raises what
+            `failure_of` reads.
     """
 
     model: Model
     revision: str
     verified: bool
-    add_lora: Callable[[str], None] = _no_loras
+    add_lora: Callable[[str, Take], None] = _no_loras
 
 
 class Resident(Struct, eq=False):
@@ -122,9 +124,6 @@ class Failed(Struct, frozen=True):
 State = Loading | Resident | Failed
 Say = Callable[[str], None]
 
-Take = Callable[[int], None]
-"""Claims so many bytes for a model whose files are there; returns when they may be taken."""
-
 Load = Callable[[ModelSpec, Say, Take], Made]
 """Makes a model of a spec; blocks; says what it is doing; raises what `failure_of` reads."""
 
@@ -153,6 +152,14 @@ def failure_of(error: Exception) -> Failure:
             return _of_the_machine(error, message)
         case _:
             return Failure("UNKNOWN", f"{type(error).__name__}: {message}", hint, True, None, 1)
+
+
+def told(error: Exception, fields: dict[str, object]) -> Failure:
+    """What `failure_of` says; a bug's traceback is logged, with `fields`."""
+    failure = failure_of(error)
+    if failure.error_class == "UNKNOWN":
+        logger.error(EVENT_BUG, exc_info=error, extra={"fields": fields})
+    return failure
 
 
 def _of_the_machine(error: OSError, message: str) -> Failure:
@@ -285,16 +292,17 @@ class Residency:
             self._room.take(claim, size_bytes, wanted=lambda: self._owners.get(spec.id) is load, say=say)
             say("")
 
+        made: Made | Failure
         try:
             made = self._load(spec, say, take)
         except Abandoned:
             raise
         except Exception as error:  # every failure of a load becomes an answer to whoever asks for the model
-            self._room.failed(claim)
-            failure = failure_of(error)
-            if failure.error_class == "UNKNOWN":
-                logger.exception(EVENT_BUG, extra={"fields": {"model": spec.id}})
-            return self._failed(load, failure)
+            made = told(error, {"model": spec.id})
+        if isinstance(made, Failure):  # here, where the error has gone, and what its traceback held
+            machine.collect()
+            self._room.back(claim)
+            return self._failed(load, made)
         load_s = self._clock() - started_s
         resident = Resident(spec, made, self._queue(spec.id, made.model), load_s)
         self._room.loaded(claim, resident)

@@ -31,6 +31,7 @@ class Claim(Struct, eq=False):
     """One load's share, from before it begins until the memory is back.
 
     Attributes:
+        beside: the loaded model that it is taken for and that cannot go for it, as a LoRA's; None for a model's own.
         predicted_bytes: None where nobody said.
         measured_bytes: by how much the process grew; None where other loads or unloadings fell into the same time.
         before_bytes: what the process had when the load began.
@@ -49,6 +50,7 @@ class Claim(Struct, eq=False):
     moves: int = 0
     beside_bytes: int = 0
     use: Use | None = None
+    beside: Use | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -56,14 +58,15 @@ class Claim(Struct, eq=False):
         known = self.predicted_bytes if self.measured_bytes is None else self.measured_bytes
         return max(known or 0, 0 if self.use is None else self.use.memory_bytes + self.beside_bytes)
 
-    def held(self) -> Held:
+    def held(self, *, beside: Use | None = None) -> Held:
+        """`beside`: a model that stays, whoever wants its memory."""
         use = self.use
         return Held(
             number=self.number,
             model_id=self.model_id,
             size_bytes=self.size_bytes,
             phase=self.phase,
-            pinned=self.pinned,
+            pinned=self.pinned or (use is not None and use is beside),
             calls=0 if use is None else use.calls,
             used_s=None if use is None else use.used_s,
             since_s=self.since_s,
@@ -102,10 +105,10 @@ class Room:
         with self._changed:
             return list(self._claims.values())
 
-    def open(self, model_id: ModelId, *, pinned: bool) -> Claim:
+    def open(self, model_id: ModelId, *, pinned: bool, beside: Use | None = None) -> Claim:
         """A claim of nothing yet: how much is known when the files are there."""
         with self._changed:
-            claim = Claim(self._next_number, model_id, pinned, self._clock())
+            claim = Claim(self._next_number, model_id, pinned, self._clock(), beside=beside)
             self._next_number += 1
             return claim
 
@@ -151,8 +154,8 @@ class Room:
                 self._send_away(surplus(held, budget_bytes=self.budget_bytes, now_s=self._clock()))
             self._changed.notify_all()
 
-    def failed(self, claim: Claim) -> None:
-        """The load has ended badly; what it took is back."""
+    def back(self, claim: Claim) -> None:
+        """What was taken is back: of a load that has ended badly, or beside a model that says itself what it has."""
         with self._changed:
             self._drop([claim])
 
@@ -184,7 +187,7 @@ class Room:
                 raise Abandoned
             if self.budget_bytes is None:
                 return
-            others = [one.held() for one in self._claims.values() if one is not claim]
+            others = [one.held(beside=claim.beside) for one in self._claims.values() if one is not claim]
             now_s = self._clock()
             match decide(claim.held(), others, budget_bytes=self.budget_bytes, now_s=now_s):
                 case Start():
@@ -204,7 +207,7 @@ class Room:
     def _drop(self, claims: Sequence[Claim]) -> None:
         for claim in claims:
             self._claims.pop(claim.number, None)
-            claim.use = None  # a claim in somebody's hand keeps no model in memory
+            claim.use = claim.beside = None  # a claim in somebody's hand keeps no model in memory
         self._moves += 1
         self._changed.notify_all()
 

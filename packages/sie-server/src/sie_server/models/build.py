@@ -11,7 +11,7 @@ from sie_core.catalog.spec import ModelSpec
 from sie_server.models.adapting import AdaptingNetwork
 from sie_server.models.backbones.asked import Asked
 from sie_server.models.backbones.known import BACKBONES, Backbone
-from sie_server.models.calls import LoadError, Precision
+from sie_server.models.calls import LoadError, Precision, Take
 from sie_server.models.checkpoint import Checkpoint, open_checkpoint
 from sie_server.models.choosing import dims_of, heads_of, tasks_of
 from sie_server.models.choosing_vectors import batch_tokens_of, with_layers
@@ -40,7 +40,7 @@ def load(
     engine: EngineName = "openvino",
     device: Device = "cpu",
     when_imported: Callable[[], object] = lambda: None,
-    take: Callable[[int], object] = lambda size_bytes: None,
+    take: Take = lambda size_bytes: None,
 ) -> LoadedModel:
     """The model, warm: its first call is as fast as any.
 
@@ -52,7 +52,7 @@ def load(
         threads: of each stream.
         engine: what computes; `torch` where the device is `cuda`.
         when_imported: called once the engine is imported, and the rest leaves the interpreter to others.
-        take: told how many bytes the model will hold, before it takes them; returns when they may be taken.
+        take: told how many bytes the model will hold, before it takes them.
 
     Raises:
         LoadError: the snapshot, or what is asked of it, cannot be served.
@@ -117,7 +117,7 @@ def load(
         max_tokens=derived.max_tokens,
         text=Tower(adapting or network(Loras()), heads),
         tasks=tasks_of(derived, folder, tokenizer.result(), heads),
-        loras=None if adapting is None else lambda name, at: adapting.add(read_lora(name, at, checkpoint)),
+        loras=None if adapting is None else lambda name, at, told: adapting.add(read_lora(name, at, checkpoint), told),
         with_lora=with_lora,
         batch_tokens=batch_tokens_of(derived),
     )

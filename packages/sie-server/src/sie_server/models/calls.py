@@ -8,7 +8,7 @@ the query for a cross-encoder, a pair for each label for zero-shot classificatio
 `finish` makes the items' results of what they became.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -220,6 +220,10 @@ class Extracted:
 
 Result = Output | float | Extracted | ApiError
 """What an item of `Encode`, of `Score`, of `Extract` becomes, or why it has none."""
+
+
+Take = Callable[[int], object]
+"""Told how many bytes are about to be taken; returns when they may be, or raises."""
 
 
 class Model(Protocol):

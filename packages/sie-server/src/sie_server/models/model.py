@@ -23,6 +23,7 @@ from sie_server.models.calls import (
     Prepared,
     Result,
     Score,
+    Take,
     Task,
     Tokens,
     Wanted,
@@ -88,7 +89,7 @@ class LoadedModel:
         pictures: what pictures go through, if it takes any.
         batch_tokens: most tokens in one of its batches; None: as many as the worker is set to.
         picture_tokens: of every picture, if it takes any.
-        loras: adds the LoRA in a folder under a variant's name; None where the spec has no variant with one.
+        loras: see `add_lora`; None where the spec has no variant with one.
         with_lora: the variants that have one.
     """
 
@@ -100,7 +101,7 @@ class LoadedModel:
     pictures: Tower | None = None
     batch_tokens: int | None = None
     picture_tokens: int = 0
-    loras: Callable[[str, Path], None] | None = None
+    loras: Callable[[str, Path, Take], None] | None = None
     with_lora: frozenset[str] = frozenset()
 
     @property
@@ -144,15 +145,19 @@ class LoadedModel:
     def finish(self, call: Call, prepared: Sequence[Prepared], outputs: Sequence[Output | ApiError]) -> list[Result]:
         return self._task(call).finish(call, prepared, outputs)
 
-    def add_lora(self, variant: str, folder: Path) -> None:
+    def add_lora(self, variant: str, folder: Path, take: Take = lambda size_bytes: None) -> None:
         """From its return on calls may name the variant, whose LoRA is in `folder`; blocks.
+
+        Args:
+            take: told how many bytes that takes for a time, before it takes them; returns when they may be taken. After
+                the return `memory_bytes` counts those that stay.
 
         Raises:
             LoadError: the LoRA cannot be served.
         """
         if self.loras is None:
             raise LoadError(f"model `{self.name}` has no variant with a LoRA")
-        self.loras(variant, folder)
+        self.loras(variant, folder, take)
 
     def settle(self) -> None:
         """Waits until it is as fast as it will be."""

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from sie_core.catalog.derive import CONFIG, Derived
 from sie_server.models.backbones.vision import VisionConfig, picture_tower, read_vision, text_tower
-from sie_server.models.calls import LoadError, Precision
+from sie_server.models.calls import LoadError, Precision, Take
 from sie_server.models.checkpoint import open_checkpoint
 from sie_server.models.choosing import prompts_of
 from sie_server.models.engines import Device, EngineName, open_engine
@@ -46,7 +46,7 @@ def load_pictured(
     engine: EngineName,
     device: Device,
     when_imported: Callable[[], object],
-    take: Callable[[int], object],
+    take: Take,
 ) -> LoadedModel:
     """The model, warm; arguments and errors as of `build.load`.
 
