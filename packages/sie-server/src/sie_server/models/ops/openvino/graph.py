@@ -1,8 +1,8 @@
 """A compiled graph: one batch's plan to one stream's results.
 
 Settings, all measured: the precision is always said (bf16 is the plugin's own default where the CPU
-has it); no `CACHE_DIR`, which would write a copy of the checkpoint; streams of one thread each do
-more together than one stream of many.
+has it); no `CACHE_DIR`, which would write a copy of the checkpoint. Of a small model, streams of few
+threads do more together than one stream of all; of a large one as much, and alone half as much.
 """
 
 import threading
@@ -22,8 +22,9 @@ from sie_server.models.tokens import pack
 
 _FORGET_EVERY_S: Final = 0.02
 
-_WIDE_AT_MOST_BYTES: Final = 100 * 2**20
-"""Weights up to which a second copy is worth its memory: all-MiniLM-L6-v2 has 43 MB, a BERT-base 340."""
+_SMALL_BYTES: Final = 100 * 2**20
+"""Weights up to which streams do more side by side, and a second copy is worth its memory: all-MiniLM-L6-v2 has 43
+MB, a BERT-base 340."""
 
 _WIDE_AT_MOST_TOKENS: Final = 64
 """What is kept per shape is kept per copy, so only short texts, which gain the most, go to the second."""
@@ -50,10 +51,12 @@ class Shape:
 class Graph:
     """A compiled graph and one request per stream; each stream is one thread's at a time.
 
-    Streams of few threads do the most together, and leave the others' cores idle when a batch runs alone.
-    So a small model is compiled a second time, as one stream of all the threads, and a short batch that starts
-    while no other runs goes there: a third less waiting for a lone call, and the same vectors to the last bit.
-    It is compiled when the first copy answers already.
+    Streams of few threads leave the others' cores idle when a batch runs alone: a lone long text would take
+    twice as long as it must. So a model that is not small is one stream of all the threads, on which the requests
+    take turns: while one computes, the others' batches are packed and answered. A small one does more on streams
+    side by side, and is compiled a second time as one wide stream for the short batch that starts while no other
+    runs: a third less waiting for a lone call, and the same vectors to the last bit. That copy is compiled when
+    the first answers already.
     """
 
     def __init__(
@@ -76,10 +79,11 @@ class Graph:
         # A part of a split is an output already; any other node has its first.
         results = [x if hasattr(x, "get_partial_shape") else x.output(0) for x in outputs.values()]
         model = ov.Model(results, list(feeds.values()), "encoder")
-        self._requests = self._compile(model, shape, streams=shape.streams)
+        small = weights_bytes <= _SMALL_BYTES
+        self._requests = self._compile(model, shape, streams=shape.streams if small else 1)
         self._wide: list[Any] = []
         self._widening: threading.Thread | None = None
-        if shape.streams > 1 and weights_bytes <= _WIDE_AT_MOST_BYTES:
+        if shape.streams > 1 and small:
             # Whoever loads a model may be a daemon, and would make this one too: a process that exits in the middle of
             # a compilation is aborted by the plugin.
             self._widening = threading.Thread(target=self._widen, args=(model, shape), name="widen", daemon=False)

@@ -1,0 +1,60 @@
+"""Batches side by side on one model: a large one's share all the threads, a small one's have threads of their own."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sie_server.models.checkpoint import open_checkpoint
+from sie_server.models.ops.openvino.device import op, ov
+from sie_server.models.ops.openvino.graph import Graph, Shape
+from sie_server.models.ops.plan import POSITIONS, plan_batch
+from sie_server.models.tokens import pack
+from sie_testing import tiny_bert
+
+SMALL_BYTES, LARGE_BYTES = 1 << 20, 1 << 30
+
+
+def graph(folder: Path, weights_bytes: int) -> Graph:
+    """Each token's position, doubled; it says of itself that it has so many bytes of weights."""
+    positions = op.parameter(ov.PartialShape([-1]), ov.Type.i32)
+    doubled = op.convert(op.add(positions, positions), "f32")
+    checkpoint = open_checkpoint(tiny_bert.write(folder))
+    shape = Shape(streams=2, threads=1, precision="f32")
+    return Graph({"doubled": doubled}, {POSITIONS: positions}, checkpoint, shape, weights_bytes=weights_bytes)
+
+
+def setting(of: Graph, name: str) -> Any:
+    return of._requests[0].get_compiled_model().get_property(name)
+
+
+@pytest.mark.parametrize(("weights_bytes", "streams"), [(SMALL_BYTES, 2), (LARGE_BYTES, 1)])
+def test_a_large_model_gives_every_batch_all_threads(tmp_path: Path, weights_bytes: int, streams: int) -> None:
+    made = graph(tmp_path, weights_bytes)
+    made.settle()
+
+    assert (setting(made, "NUM_STREAMS"), setting(made, "INFERENCE_NUM_THREADS")) == (streams, 2)
+    assert made.memory_bytes == weights_bytes * streams, "a second copy is the small model's"
+
+
+@pytest.mark.parametrize("weights_bytes", [SMALL_BYTES, LARGE_BYTES])
+def test_batches_at_the_same_time_get_their_own_answers(tmp_path: Path, weights_bytes: int) -> None:
+    made = graph(tmp_path, weights_bytes)
+    wrong: list[str] = []
+
+    def run(stream: int) -> None:
+        for length in range(1 + stream, 200, 2):
+            found = made.run(plan_batch(pack([np.zeros(length, np.int32)])), stream=stream)["doubled"]
+            if found[:length].tolist() != [2.0 * position for position in range(length)]:
+                wrong.append(f"stream {stream}, {length} tokens: {found[:length]}")
+
+    threads = [threading.Thread(target=run, args=(stream,)) for stream in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    made.close()
+
+    assert wrong == []
