@@ -113,6 +113,13 @@ def test_scores_are_the_pipelines(load_model: Load, save: Save, kind: str, names
     assert difference(found, theirs(folder, multi_label=multi_label)) <= WITHIN
 
 
+def test_a_call_is_admitted_for_each_of_its_labels(load_model: Load, save: Save) -> None:
+    model = load_model(SPEC, save())
+    call = Extract(("a " * 100,), labels=tuple(f"label {number}" for number in range(50)))
+
+    assert model.estimate_tokens(call) == sum(one.tokens for one in model.prepare(call)) == 50 * model.max_tokens
+
+
 def test_one_label_and_a_template_of_the_callers(load_model: Load, save: Save) -> None:
     folder = save()
     model = load_model(SPEC, folder)

@@ -91,6 +91,8 @@ class LoadedModel:
         picture_tokens: of every picture, if it takes any.
         loras: see `add_lora`; None where the spec has no variant with one.
         with_lora: the variants that have one.
+        query_apart: whether `score` reads the query once, by itself, and not with each item.
+        labels_apart: whether `extract` reads each item once with each label, and not with all of them.
     """
 
     name: str
@@ -103,6 +105,8 @@ class LoadedModel:
     picture_tokens: int = 0
     loras: Callable[[str, Path, Take], None] | None = None
     with_lora: frozenset[str] = frozenset()
+    query_apart: bool = False
+    labels_apart: bool = False
 
     @property
     def precision(self) -> Precision:
@@ -117,8 +121,14 @@ class LoadedModel:
         match call:
             case Encode(inputs=inputs):
                 return sum(self._estimate(one) for one in inputs)
+            case Score(query=query, inputs=inputs) if self.query_apart:
+                return sum(self._estimate(one) for one in (query, *inputs))
             case Score(query=query, inputs=inputs):
                 return sum(self._estimate(query, one) for one in inputs)
+            case Extract(inputs=inputs, labels=labels) if self.labels_apart:
+                most = _BYTES_PER_TOKEN * (self.max_tokens - _SPECIAL_TOKENS)
+                size = paired_bytes([_part(one) for one in inputs], [_part(one) for one in labels], most=most)
+                return size // _BYTES_PER_TOKEN + _SPECIAL_TOKENS * len(inputs) * len(labels)
             case Extract(inputs=inputs, labels=labels):
                 return sum(self._estimate(one, *labels) for one in inputs)
 
@@ -182,9 +192,7 @@ class LoadedModel:
     def _estimate(self, *parts: Input) -> int:
         if any(isinstance(part, Picture) for part in parts):
             return self.picture_tokens
-        size = sum(_size(part) for part in parts if isinstance(part, str))
-        ids = sum(len(part.ids) for part in parts if isinstance(part, Tokens))
-        return min(size // _BYTES_PER_TOKEN + ids + _SPECIAL_TOKENS, self.max_tokens)
+        return min(sum(map(_part, parts)) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS, self.max_tokens)
 
 
 def _refuse_repeated(call: Call) -> None:
@@ -199,6 +207,27 @@ def _refuse_repeated(call: Call) -> None:
                 f"want {_MOST_REPEATED:,} together",
                 f"send fewer items a call, or a shorter `{name}`",
             )
+
+
+def paired_bytes(items: Sequence[int], labels: Sequence[int], *, most: int) -> int:
+    """The sizes of every pair of an item and a label together, each `most` at the most.
+
+    Without making the pairs: by how many of the labels, in order of their sizes, each item leaves room for.
+    """
+    sizes, ordered = np.array(items, np.int64), np.sort(np.array(labels, np.int64))
+    sums = np.concatenate([[0], np.cumsum(ordered)])
+    whole = np.searchsorted(ordered, most - sizes, side="right")
+    return int((sizes * whole + sums[whole] + (len(ordered) - whole) * most).sum())
+
+
+def _part(part: Input) -> int:
+    """In bytes, or what a text of so many tokens has."""
+    match part:
+        case str():
+            return _size(part)
+        case Tokens(ids=ids):
+            return _BYTES_PER_TOKEN * len(ids)
+    return 0
 
 
 def _size(text: str) -> int:
