@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-from sie_server.models.cutting import CHARACTERS_PER_TOKEN, MARGIN, beginnings
+from sie_server.models.cutting import CHARACTERS_PER_TOKEN, MARGIN, beginnings, parts
 from sie_testing import tiny_bert
 
 CORPUS = [
@@ -168,3 +168,17 @@ def test_a_text_that_is_cut_inside_a_word_has_tokens_to_spare() -> None:
 
     assert counts[-1] > 20 + MARGIN
     assert counts[-2] <= 20 + MARGIN
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "byte-level BPE", "unigram"])
+@given(some=st.lists(pieces, max_size=40))
+def test_a_text_in_parts_has_the_tokens_of_the_whole(kind: str, some: list[str]) -> None:
+    """Wherever there is a space to part it at; none of the pieces is half as long as a part."""
+    text = " ".join(some)
+    cut = list(parts(text, characters=100))
+
+    assert "".join(cut) == text
+    assert max(map(len, cut)) <= 100
+    if all(len(word) < 50 for word in some):
+        found = [id_ for part in cut for id_ in tokenizer(kind).encode(part, add_special_tokens=False).ids]
+        assert found == tokenizer(kind).encode(text, add_special_tokens=False).ids

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 
 from sie_server.models.calls import LoadError
-from sie_server.models.tokenizer_settings import Settings
+from sie_server.models.tokenizer_settings import Settings, read_settings
 from sie_server.models.tokenizing import FILE, SETTINGS, TextTokenizer, load_tokenizer
 from sie_testing import tiny_bert
+from sie_testing.watched import WatchedTokenizer
 
 CLS, SEP, UNK = (tiny_bert.VOCABULARY.index(name) for name in ("[CLS]", "[SEP]", "[UNK]"))
 
@@ -268,6 +269,20 @@ def test_words_keep_their_numbers(tokenizer: TextTokenizer) -> None:
     assert item.spans[1:-1].tolist() == [[0, 1], [1, 2], [0, 1], [0, 1], [1, 2], [2, 3]]
     assert empty.ids.tolist() == [CLS, SEP]
     assert tokenizer.words([["abcdef", "ghijkl"]])[0].truncated
+
+
+def test_of_a_long_word_and_of_a_long_text_only_a_beginning_is_tokenised_for_places(folder: Path) -> None:
+    library = WatchedTokenizer(Tokenizer.from_file(str(folder / FILE)))
+    tokenizer = TextTokenizer(library, read_settings(folder), max_tokens=10, side="right")
+    long = ",." * 500_000
+    item, short = tokenizer.words([["a", long, "b"], ["a"]])
+    place = tokenizer.located([long])[0]
+
+    assert item.truncated
+    assert not short.truncated
+    assert item.words.tolist() == [-1, 0, *[1] * 7, -1]
+    assert place.spans[1:-1].tolist() == [[at, at + 1] for at in range(8)]
+    assert library.most < 20_000
 
 
 def test_a_token_is_found_by_its_name(tokenizer: TextTokenizer) -> None:

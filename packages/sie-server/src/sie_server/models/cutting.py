@@ -13,11 +13,17 @@ constructed whose best segmentation is decided hundreds of tokens later.
 Pure: the tokenizer is a function that is passed in.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, TypeVar
+
+S = TypeVar("S")
 
 CHARACTERS_PER_TOKEN: Final = 8
 """The first window's, and what the tokens of nearly every text have less of: English about four and a half."""
+
+AT_ONCE: Final = 1_000_000
+"""Characters that are handed to the library at once: for each it holds about 120 bytes until it has tokenised them
+all, and a body of 64 MB would take 7 GB."""
 
 MARGIN: Final = 64
 """How many tokens a window has to have beyond those that are kept, where it was cut inside a word."""
@@ -45,6 +51,33 @@ def beginnings(texts: Sequence[str], count: Callable[[list[str]], Sequence[int]]
             windows[index] = _ended(texts[index], 2 * windows[index])
         unsure = [index for index in unsure if windows[index] < len(texts[index])]
     return [text[:end] for text, end in zip(texts, windows, strict=True)]
+
+
+def parts(text: str, *, characters: int) -> Iterator[str]:
+    """The whole text in parts of at most so many characters, whose tokens one after another are the text's.
+
+    Each ends before a space, as windows do; where a part has none in its last half, inside a word.
+    """
+    start = 0
+    while len(text) - start > characters:
+        end = start + _ended(text[start : start + characters + 1], characters)
+        yield text[start:end]
+        start = end
+    yield text[start:]
+
+
+def slices(items: Sequence[S], *, characters: int, size: Callable[[S], int]) -> Iterator[list[S]]:
+    """The items in order, as many at a time as have so many characters together, and one at least."""
+    some: list[S] = []
+    together = 0
+    for one in items:
+        if some and together + size(one) > characters:
+            yield some
+            some, together = [], 0
+        some.append(one)
+        together += size(one)
+    if some:
+        yield some
 
 
 def _first_window(text: str, max_tokens: int) -> int:

@@ -19,14 +19,20 @@ from sie_core.catalog.derive import Derived
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import Checkpoint, Weight, open_checkpoint
 from sie_server.models.choosing import prompts_of
+from sie_server.models.cutting import AT_ONCE, parts, slices
 from sie_server.models.heads.features import FEATURES, Features
 from sie_server.models.model import LoadedModel, Tower
 from sie_server.models.ops.plan import Plan
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tokenizing import FILE, Tokenized
 
+Ids = NDArray[np.int32]
+
 _MODEL2VEC: Final = "embeddings"
 _SENTENCE_TRANSFORMERS: Final = "embedding.weight"
+_GATHERED_BYTES: Final = 16 * 2**20
+"""Of rows that are in memory at once: a text of 64 MB has 16 GB of them."""
+
 _NO_TOKEN: Final = -1
 """Stands in a text that has none: every sequence has a token."""
 
@@ -42,7 +48,7 @@ class StaticTokenizer:
     def __init__(self, tokenizer: Any, *, max_tokens: int, as_model2vec: bool) -> None:
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_tokens)
-        self._tokenizer = tokenizer
+        self._tokenizer, self._max_tokens = tokenizer, max_tokens
         self._unknown = _unknown(tokenizer) if as_model2vec else None
         characters = int(np.median([len(token) for token in tokenizer.get_vocab()])) * max_tokens
         self._characters = characters if as_model2vec else None
@@ -54,19 +60,36 @@ class StaticTokenizer:
     def __call__(self, texts: Sequence[str]) -> list[Tokenized]:
         """Without special tokens; `_NO_TOKEN` for a text that has none."""
         cut = [text[: self._characters] for text in texts]
-        encodings = self._tokenizer.encode_batch_fast(cut, add_special_tokens=False)
+        short = [text for text in cut if len(text) <= AT_ONCE]
+        encoded = (
+            (np.array(encoding.ids, np.int32), bool(encoding.overflowing))
+            for some in slices(short, characters=AT_ONCE, size=len)
+            for encoding in self._tokenizer.encode_batch_fast(some, add_special_tokens=False)
+        )
+        found = [next(encoded) if len(text) <= AT_ONCE else self._in_parts(text) for text in cut]
         return [
-            self._tokenized(encoding, truncated=len(short) < len(text))
-            for encoding, short, text in zip(encodings, cut, texts, strict=True)
+            self._tokenized(ids, truncated=over or len(kept) < len(text))
+            for (ids, over), kept, text in zip(found, cut, texts, strict=True)
         ]
 
-    def _tokenized(self, encoding: Any, *, truncated: bool) -> Tokenized:
-        ids = np.array(encoding.ids, np.int32)
+    def _in_parts(self, text: str) -> tuple[Ids, bool]:
+        """A long text's ids, and whether it has more."""
+        found: list[Ids] = []
+        left = self._max_tokens
+        for part in parts(text, characters=AT_ONCE):
+            (encoding,) = self._tokenizer.encode_batch_fast([part], add_special_tokens=False)
+            found.append(np.array(encoding.ids[:left], np.int32))
+            if encoding.overflowing or len(encoding.ids) > left:
+                return np.concatenate(found), True
+            left -= len(encoding.ids)
+        return np.concatenate(found), False
+
+    def _tokenized(self, ids: Ids, *, truncated: bool) -> Tokenized:
         if self._unknown is not None:
             ids = ids[ids != self._unknown]
         if not len(ids):
             ids = np.array([_NO_TOKEN], np.int32)
-        return Tokenized(ids, truncated or bool(encoding.overflowing))
+        return Tokenized(ids, truncated)
 
 
 class StaticTable:
@@ -94,15 +117,25 @@ class StaticTable:
     def run(self, plan: Plan, *, stream: int) -> Mapping[str, NDArray[np.float32]]:
         """`FEATURES`, (S, dim): nothing but zeros of a text without tokens."""
         ids, starts = plan.tokens.ids, plan.tokens.starts
+        dim = self._rows.array.shape[1]
+        sums = np.zeros((len(starts) - 1, dim), np.float64)
+        step = max(1, _GATHERED_BYTES // (4 * dim))
+        for first in range(0, len(ids), step):
+            some = ids[first : first + step]
+            # The items that have tokens among these.
+            low = int(np.searchsorted(starts, first, side="right")) - 1
+            high = int(np.searchsorted(starts, first + len(some), side="left"))
+            begins = np.maximum(starts[low:high] - first, 0)
+            sums[low:high] += np.add.reduceat(self._gathered(some), begins, axis=0, dtype=np.float64)
+        return {FEATURES: (sums / plan.tokens.lengths[:, None]).astype(np.float32)}
+
+    def _gathered(self, ids: Ids) -> NDArray[np.float32]:
         is_token = ids != _NO_TOKEN
         ids = np.where(is_token, ids, 0)
         rows = _as_float32(self._rows, ids if self._mapping is None else self._mapping[ids])
         if self._weights is not None:
             rows = rows * self._weights[ids][:, None]
-        if not is_token.all():
-            rows = rows * is_token[:, None]
-        sums = np.add.reduceat(rows, starts[:-1], axis=0, dtype=np.float64)
-        return {FEATURES: (sums / plan.tokens.lengths[:, None]).astype(np.float32)}
+        return rows if is_token.all() else rows * is_token[:, None]
 
     def settle(self) -> None:
         """It is as fast as it will be."""

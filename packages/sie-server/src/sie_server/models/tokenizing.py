@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, normalizers
 
 from sie_server.models.calls import LoadError
-from sie_server.models.cutting import beginnings
+from sie_server.models.cutting import AT_ONCE, beginnings, slices
 from sie_server.models.tokenizer_files import read_tokenizer
 from sie_server.models.tokenizer_settings import FILE, SETTINGS, Role, Settings, Side, Token
 
@@ -26,10 +26,6 @@ Truncate = Literal["longest_first", "only_first", "only_second"]
 
 NO_WORD: Final = -1
 """The word of a special token."""
-
-_AT_ONCE: Final = 1_000_000
-"""Characters that are handed to the library at once, of several texts: for each it holds about 120 bytes until it has
-tokenised them all, and a body of 64 MB would take 7 GB."""
 
 _COMPARED: Final = 16
 """Of a pair that is cut to an odd number of tokens the longer text keeps one more. Which is longer is looked for up to
@@ -111,11 +107,9 @@ class TextTokenizer:
 
     def __call__(self, texts: Sequence[str]) -> list[Tokenized]:
         """Each text's tokens, in order; an empty text has its special tokens only."""
-        if self._side == "right":
-            texts = beginnings(texts, self.counts, max_tokens=self._max_tokens)
         return [
             Tokenized(np.array(encoding.ids, np.int32), bool(encoding.overflowing))
-            for some in _slices(texts)
+            for some in _slices(self._begun(texts))
             for encoding in self._cut.encode_batch_fast(some)
         ]
 
@@ -178,12 +172,17 @@ class TextTokenizer:
 
     def located(self, texts: Sequence[str]) -> list[Located]:
         """Each text's tokens and where they stand in it."""
-        return [_located(encoding) for some in _slices(texts) for encoding in self._cut.encode_batch(some)]
+        begun = self._begun(texts)
+        return [_located(encoding) for some in _slices(begun) for encoding in self._cut.encode_batch(some)]
 
     def words(self, items: Sequence[Sequence[str]]) -> list[Located]:
         """Tokens of items that are split into words already, each word on its own."""
-        encodings = self._cut.encode_batch([list(words) for words in items], is_pretokenized=True)
-        return [_located(encoding) for encoding in encodings]
+        begun = [self._begun(words) for words in items]
+        return [
+            _located(encoding)
+            for some in slices(begun, characters=AT_ONCE, size=lambda words: sum(map(len, words)))
+            for encoding in self._cut.encode_batch(some, is_pretokenized=True)
+        ]
 
     def token_id(self, token: str) -> int:
         """The id of the token that is written so in the vocabulary.
@@ -209,6 +208,12 @@ class TextTokenizer:
         named = self._settings.token(role)
         found = None if named is None else self._cut.token_to_id(named.content)
         return None if found is None else int(found)
+
+    def _begun(self, texts: Sequence[str]) -> list[str]:
+        """As much of each as can matter."""
+        if self._side == "left":
+            return list(texts)
+        return beginnings(texts, self.counts, max_tokens=self._max_tokens)
 
     def _pair(self, pattern: _Pattern, first: Ids, second: Ids, room: int, truncate: Truncate) -> Tokenized:
         lengths = _kept(len(first), len(second), room, truncate)
@@ -262,17 +267,7 @@ def _twin(tokenizer: Any) -> Any:
 
 
 def _slices(texts: Sequence[str]) -> Iterator[list[str]]:
-    """The texts in order, as many at a time as `_AT_ONCE` allows, and one at least."""
-    some: list[str] = []
-    size = 0
-    for text in texts:
-        if some and size + len(text) > _AT_ONCE:
-            yield some
-            some, size = [], 0
-        some.append(text)
-        size += len(text)
-    if some:
-        yield some
+    return slices(texts, characters=AT_ONCE, size=len)
 
 
 def _pair_pattern(tokenizer: Any) -> _Pattern | None:
