@@ -1,7 +1,4 @@
-"""Small seeded tables of static embeddings, saved and read back by model2vec and by sentence-transformers.
-
-model2vec is not among the references that `make parity` installs: its tests run where it is, and are skipped elsewhere.
-"""
+"""Small seeded tables of static embeddings, saved and read back by model2vec and by sentence-transformers."""
 
 import json
 from pathlib import Path
