@@ -1,12 +1,19 @@
-"""A lock, and a store that holds what it names."""
+"""A lock, a store and an archive that hold what it names, a hub that has its models, and the program to run."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sie_airgap.archive import pack, plan_archive
 from sie_airgap.blobs import BlobFolder
+from sie_airgap.cli import cli
+from sie_airgap.cli.outcome import run
+from sie_airgap.progress import Silent
 from sie_core.artifacts.lock import Lock
-from sie_testing.carried import FILES, filled_store, make_lock
+from sie_testing.carried import FILES, Run, filled_store, make_lock
+from sie_testing.hub import Hub as Fake
+from sie_testing.hub import serving_hub
 
 
 @pytest.fixture
@@ -17,3 +24,42 @@ def lock() -> Lock:
 @pytest.fixture
 def store(tmp_path: Path, lock: Lock) -> BlobFolder:
     return filled_store(tmp_path / "store", lock, FILES)
+
+
+@pytest.fixture
+def airgap(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line in an empty folder: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def command(*words: str | Path) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run(cli, [str(word) for word in words])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return command
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Fake:
+    for model, files in FILES.items():
+        for path, data in files.items():
+            file = tmp_path / "hub" / model / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+    return Fake(tmp_path / "hub", pins=dict.fromkeys(FILES, "ab" * 20), lfs_above_bytes=1000)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def hub(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
+    with serving_hub(fake) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield fake
+
+
+@pytest.fixture
+def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
+    cut = plan_archive(lock, store, name="sie-test", volume_bytes=1 << 20)
+    pack(cut, store, tmp_path / "archive", progress=Silent())
+    return tmp_path / "archive"

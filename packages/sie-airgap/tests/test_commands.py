@@ -6,66 +6,20 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from sie_airgap.archive import pack, plan_archive
 from sie_airgap.blobs import BlobFolder
-from sie_airgap.cli import VERBS, cli
-from sie_airgap.cli.outcome import run
-from sie_airgap.progress import Silent
+from sie_airgap.cli import VERBS
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_testing import parts
-from sie_testing.carried import FILES
-from sie_testing.hub import Fault, FaultKind, serving_hub
+from sie_testing.carried import FILES, Run
+from sie_testing.hub import Fault, FaultKind
 from sie_testing.hub import Hub as Fake
 from sie_testing.images import write_images
 from sie_testing.registry import Registry, serving_registry
-
-Ran = tuple[int, str, str]
-Run = Callable[..., Ran]
-
-
-@pytest.fixture
-def airgap(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line in an empty folder: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def command(*words: str | Path) -> Ran:
-        capsys.readouterr()
-        code = run(cli, [str(word) for word in words])
-        told = capsys.readouterr()
-        return code, told.out, told.err
-
-    return command
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Fake:
-    for model, files in FILES.items():
-        for path, data in files.items():
-            file = tmp_path / "hub" / model / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
-    return Fake(tmp_path / "hub", pins=dict.fromkeys(FILES, "ab" * 20), lfs_above_bytes=1000)  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def hub(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
-    with serving_hub(fake) as endpoint:
-        monkeypatch.setenv("HF_ENDPOINT", endpoint)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
-        yield fake
-
-
-@pytest.fixture
-def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
-    cut = plan_archive(lock, store, name="sie-test", volume_bytes=1 << 20)
-    pack(cut, store, tmp_path / "archive", progress=Silent())
-    return tmp_path / "archive"
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -180,7 +134,7 @@ def test_a_locks_check_is_drift_when_the_hub_has_moved_on(airgap: Run, hub: Fake
 
     code, _, err = airgap("lock", "--model", "org/small", "--check")
     assert code == 8
-    assert "~ file org/small config.json" in err
+    assert "    ~ config.json  015abd7f5cc5 (7 B) → 4f53cda18c2b (2 B)" in err
 
 
 def test_a_dry_run_writes_nothing(airgap: Run, hub: Fake, archive: Path, tmp_path: Path) -> None:
@@ -293,14 +247,14 @@ def test_a_chart_goes_into_a_folder_that_is_there(airgap: Run, store: BlobFolder
     assert (code, out) == (0, "chart sie-cluster-0.3.1.tgz copied: charts/sie-cluster-0.3.1.tgz\n")
 
 
-def test_why_and_diff_explain_a_lock(airgap: Run, store: BlobFolder, archive: Path) -> None:
+def test_why_and_diff_explain_a_lock(airgap: Run, store: BlobFolder, lock: Lock, archive: Path) -> None:
     code, out, _ = airgap("why", "sub/vocab.txt", "--from", archive)
     assert code == 0
     assert "org/small" in out
     assert "--model" in out
 
     code, out, _ = airgap("diff", store.root, archive)
-    assert (code, out) == (0, "the same is carried\n")
+    assert (code, out) == (0, f"the same lock: number 1, {lock_digest(lock)}\n")
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(tmp_path: Path, lock: Lock, store: BlobFolder) -> None:

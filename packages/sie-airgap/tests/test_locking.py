@@ -7,9 +7,11 @@ import pytest
 
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.failures import Incomplete, Misused
+from sie_airgap.file_digests import Digests
 from sie_airgap.lock_diff import difference
-from sie_airgap.locking import Digests, assemble, lock_chart, lock_wheels, resolve_models
+from sie_airgap.locking import assemble, lock_chart, lock_wheels
 from sie_airgap.progress import Silent
+from sie_airgap.resolving import Resolved, resolve_models
 from sie_airgap.snapshot import missing
 from sie_airgap.wishes import Wish, wishes
 from sie_core.artifacts.digest import digest_of, hex_of
@@ -59,9 +61,28 @@ def empty(tmp_path: Path) -> BlobFolder:
     return BlobFolder(tmp_path / "empty")
 
 
+def all_resolved(
+    hub: Hub | None,
+    store: BlobFolder,
+    *wishes: Wish,
+    previous: Lock | None = None,
+    stays: Lock | None = None,
+) -> Resolved:
+    """`previous`: what is believed of digests; `stays`: what keeps its commit."""
+    return resolve_models(
+        wishes,
+        hub,
+        store,
+        previous=previous or stays,
+        standing=stays,
+        known=["org/tiny"],
+        progress=Silent(),
+        wait=lambda seconds: None,
+    )
+
+
 def resolved(hub: Hub, store: BlobFolder, *, previous: Lock | None = None, wish: Wish = TINY) -> LockedModel:
-    found = resolve_models([wish], hub, store, previous=previous, known=["org/tiny"], progress=Silent())
-    return found.models[0]
+    return all_resolved(hub, store, wish, previous=previous).models[0]
 
 
 def made(model: LockedModel, previous: Lock | None = None) -> Lock:
@@ -92,7 +113,7 @@ def test_other_forms_of_the_weights_and_code_are_not_carried(hub: Hub, empty: Bl
 
 def test_of_a_base_only_the_weights_are_left_behind(hub: Hub, empty: BlobFolder) -> None:
     base = Wish(TINY.id, TINY.repo, "main", ("base of org/a",), weights=False)
-    found = resolve_models([base], hub, empty, previous=None, known=[], progress=Silent())
+    found = all_resolved(hub, empty, base)
 
     assert [file.path for file in found.models[0].files] == ["1_Pooling/config.json", "config.json"]
     assert found.models[0].is_part
@@ -100,7 +121,7 @@ def test_of_a_base_only_the_weights_are_left_behind(hub: Hub, empty: BlobFolder)
 
 
 def test_what_is_left_out_and_why_is_told(hub: Hub, empty: BlobFolder) -> None:
-    found = resolve_models([TINY], hub, empty, previous=None, known=[], progress=Silent())
+    found = all_resolved(hub, empty, TINY)
 
     assert any("modeling.py" in note for note in found.notes)
 
@@ -132,19 +153,19 @@ def test_a_changed_lock_counts_up_and_names_the_one_before(hub: Hub, empty: Blob
     second = made(resolved(hub, empty), first)
 
     assert (second.serial, second.previous) == (2, lock_digest(first))
-    assert list(difference(first, second)) == [
-        f"~ file org/tiny config.json {digest_of(FILES['config.json'])} → {digest_of(b'{}')}"
-    ]
+    (change,) = difference(first, second)
+    assert (change.sign, change.name) == ("~", "org/tiny config.json")
+    assert (change.before, change.after) == (digest_of(FILES["config.json"]), digest_of(b"{}"))
     assert decode_lock(encode_lock(second)) == second
 
 
 def test_a_file_altered_on_its_way_is_refused_with_both_ids(hub: Hub, empty: BlobFolder, tmp_path: Path) -> None:
     listed = hub.files(ModelId("org/tiny"), COMMIT)
     (tmp_path / "hub/org/tiny/config.json").write_bytes(b'{"auto_map": []}')
-    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, Silent(), say=print)
+    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, say=print, wait=print)
 
     with pytest.raises(TrustError, match=r"config\.json") as caught:
-        digests.lock(next(file for file in listed if file.path == "config.json"))
+        digests.lock(next(file for file in listed if file.path == "config.json"), Silent())
     assert git_blob_id(b'{"auto_map": []}') in caught.value.have
     assert git_blob_id(FILES["config.json"]) in caught.value.want
     assert not empty.root.exists()
@@ -320,7 +341,7 @@ def test_the_same_model_makes_the_same_lock(with_model: Path, hub: Hub, empty: B
 
 @pytest.mark.usefixtures("with_model")
 def test_what_was_made_is_told(hub: Hub, empty: BlobFolder) -> None:
-    found = resolve_models([TINY], hub, empty, previous=None, known=[], progress=Silent())
+    found = all_resolved(hub, empty, TINY)
 
     assert "org/tiny: `tokenizer.json` is made from `spm.model`: the hub has none" in found.notes
 
@@ -338,7 +359,7 @@ def test_a_model_that_is_not_converted_is_told_with_those_that_are(
     with_model: Path, hub: Hub, empty: BlobFolder
 ) -> None:
     (with_model / "tokenizer_config.json").write_bytes(b'{"tokenizer_class": "AlbertTokenizer"}')
-    found = resolve_models([TINY], hub, empty, previous=None, known=[], progress=Silent())
+    found = all_resolved(hub, empty, TINY)
 
     note = next(note for note in found.notes if "spm.model" in note)
     assert "is not converted, and no worker reads it: supported are" in note
@@ -348,7 +369,7 @@ def test_a_model_that_is_not_converted_is_told_with_those_that_are(
 def test_an_altered_model_is_not_converted(with_model: Path, hub: Hub, empty: BlobFolder) -> None:
     listed = hub.files(ModelId("org/tiny"), COMMIT)
     (with_model / "spm.model").write_bytes(sentencepiece_model(DEBERTA, unk_id=3) + bytes(2000))
-    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, Silent(), say=print)
+    digests = Digests(hub.store(ModelId("org/tiny"), COMMIT), empty, None, say=print, wait=print)
 
     with pytest.raises(TrustError, match=r"`spm.model` is not what the hub lists"):
         digests.derived(listed)

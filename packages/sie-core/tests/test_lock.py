@@ -18,13 +18,16 @@ from sie_core.artifacts.lock import (
     decode_lock,
     encode_lock,
     lock_digest,
+    part_of,
 )
+from sie_core.artifacts.manifest import is_plain
 from sie_core.ids import ModelId, Revision
 
 digests = st.binary(min_size=1, max_size=8).map(digest_of)
 sizes = st.integers(0, 2**40)
 names = st.from_regex(r"[a-z0-9]([._-]?[a-z0-9]){0,4}", fullmatch=True)
 sha1s = st.binary(min_size=20, max_size=20).map(bytes.hex)
+texts = st.text(max_size=9).filter(is_plain)
 
 
 @st.composite
@@ -40,13 +43,14 @@ def models(draw: st.DrawFn, model: str) -> LockedModel:
     return LockedModel(
         id=ModelId(model),
         repo=ModelId(model),
-        ref=draw(st.text(max_size=5)),
+        ref=draw(texts),
         revision=Revision(draw(sha1s)),
-        license=draw(st.none() | st.text(max_size=5)),
+        license=draw(st.none() | texts),
         gated=draw(st.booleans()),
-        why=tuple(draw(st.lists(st.text(max_size=9), max_size=2))),
+        why=tuple(draw(st.lists(texts, max_size=2))),
         files=tuple(draw(locked_files(path)) for path in paths),
         absent=tuple(sorted(f"no/{name}" for name in draw(st.sets(names, max_size=2)))),
+        remote_code=tuple(sorted(draw(st.sets(texts, max_size=2)))),
     )
 
 
@@ -180,6 +184,97 @@ def test_an_unknown_key_is_refused_by_name() -> None:
     assert "carts" in str(refusal(edited))
 
 
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (b"2", "of a version that is not known here"),
+        (b"99999999999999999999", "of a version that is not known here"),
+        (b"0", "not as it was written"),
+        (b"-1", "not as it was written"),
+        (b'"1"', "Expected `int`, got `str`"),
+        (b"1.5", "Expected `int`, got `float`"),
+    ],
+)
+def test_a_lock_of_another_version_is_refused_by_it_whatever_else_it_holds(version: bytes, message: str) -> None:
+    edited = encode_lock(small_lock()).replace(b'"version": 1', b'"version": ' + version + b', "bills": {}')
+
+    assert message in str(refusal(edited))
+
+
+def test_a_lock_from_the_future_says_how_it_is_read() -> None:
+    told = refusal(encode_lock(small_lock()).replace(b'"version": 1', b'"version": 2'))
+
+    assert (told.want, told.have) == ("1: what this program reads", "2")
+    assert "the sie-airgap that wrote it" in (told.hint or "")
+
+
+@given(st.binary(max_size=60) | st.sampled_from([b"[", b'{"version":1,"x":', b'{"a":']).map(lambda b: b * 30_000))
+def test_bytes_that_are_no_lock_are_refused_as_such(data: bytes) -> None:
+    refusal(data)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(locks(), st.data())
+def test_a_value_of_another_kind_anywhere_is_refused(lock: Lock, data: st.DataObject) -> None:
+    """Somewhere in the tree one value is replaced, one key added or taken away; what passes is in the one form."""
+    node = tree = msgspec.json.decode(encode_lock(lock))
+    while True:
+        keys = sorted(node) if isinstance(node, dict) else list(range(len(node)))
+        if not keys:
+            return
+        key = data.draw(st.sampled_from(keys))
+        below = node[key]
+        if not isinstance(below, dict | list) or not below or data.draw(st.booleans()):
+            break
+        node = below
+    edit = data.draw(st.sampled_from(["replace", "add", "remove"]))
+    if edit == "replace":
+        node[key] = data.draw(json_values)
+    elif edit == "remove":
+        del node[key]
+    elif isinstance(node, dict):
+        node[data.draw(st.text(max_size=5))] = data.draw(json_values)
+    else:
+        node.append(data.draw(json_values))
+    edited = msgspec.json.format(msgspec.json.encode(tree, order="sorted"), indent=2) + b"\n"
+    try:
+        assert encode_lock(decode_lock(edited)) == edited
+    except LockInvalid as error:
+        assert error.violations
+
+
+@pytest.mark.parametrize("text", ["\x1b[2J", "a\nb", "\x9b1m", "\u202e", "x" * 2001])
+def test_text_that_would_move_a_terminals_cursor_is_refused(text: str) -> None:
+    """Licences and refs are written by strangers."""
+    for change in ({"license": text}, {"ref": text}, {"why": (text,)}, {"remote_code": (text,)}):
+        model = msgspec.structs.replace(small_lock().models[0], **change)
+        with pytest.raises(ValueError, match="characters at most") as caught:
+            encode_lock(msgspec.structs.replace(small_lock(), models=(model,)))
+        assert text not in str(caught.value)
+
+
+def test_a_path_that_would_move_a_terminals_cursor_is_refused() -> None:
+    model = small_lock().models[0]
+    bad = msgspec.structs.replace(model, files=(msgspec.structs.replace(model.files[0], path="a\x1b[2Jb"),))
+
+    with pytest.raises(ValueError, match=r"a\\x1b\[2Jb.* control characters"):
+        encode_lock(msgspec.structs.replace(small_lock(), models=(bad,)))
+
+
+def test_code_that_a_repository_names_stands_only_where_there_is_some() -> None:
+    named = msgspec.structs.replace(small_lock().models[0], remote_code=("config.json: auto_map.AutoModel = m.M",))
+    lock = msgspec.structs.replace(small_lock(), models=(named,))
+
+    assert decode_lock(encode_lock(lock)) == lock
+    assert b"remote_code" not in encode_lock(small_lock())
+
+
 def test_an_edited_digest_is_refused_with_both_values() -> None:
     """An LFS file's digest stands twice: as we measured it and as the hub names it."""
     right, wrong = digest_of(b"weights"), "sha256:" + "0" * 64
@@ -222,9 +317,32 @@ def wheel(name: str) -> LockedWheel:
 
 @pytest.mark.parametrize(
     ("why", "is_part"),
-    [(("base of a/b", "base of a/c"), True), (("base of a/b", "--model"), False), (("--model",), False), ((), False)],
+    [
+        (("base of a/b", "base of a/c"), True),
+        (("base of a/b", "labels encoder of a/b"), True),
+        (("base of a/b", "--model"), False),
+        (("adapted by a/b",), False),
+        (("--model",), False),
+        ((), False),
+    ],
 )
 def test_what_is_only_somebodys_base_is_called_by_nobody(why: tuple[str, ...], is_part: bool) -> None:
     (model,) = small_lock().models
 
     assert msgspec.structs.replace(model, why=why).is_part is is_part
+
+
+@pytest.mark.parametrize(
+    ("reason", "whole"),
+    [
+        ("base of a/b", "a/b"),
+        ("labels encoder of a/b", "a/b"),
+        ("adapted by a/b", "a/b"),
+        ("variant `x y` of a/b", "a/b"),
+        ("--model", None),
+        ("bundle of a/b", None),
+        ("preloadModels of values.yaml", None),
+    ],
+)
+def test_a_reason_says_whose_part_something_is(reason: str, whole: str | None) -> None:
+    assert part_of(reason) == whole

@@ -1,66 +1,174 @@
-"""What changed between two locks, a line a fact. Pure."""
+"""What changed between two locks, a fact an entry, and how much of the new one the old one did not carry. Pure."""
 
-from collections.abc import Iterator, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from sie_core.artifacts.lock import Lock, LockedModel
-from sie_core.ids import ModelId
+from msgspec import Struct
 
-T = TypeVar("T")
+from sie_airgap.amounts import counted, sized
+from sie_airgap.contents import contents
+from sie_core.artifacts.lock import Lock, LockedChart, LockedFile, LockedImage, LockedModel, LockedWheel
+
+Sign = Literal["+", "-", "~"]
+_SHORT = 12
 
 
-def difference(old: Lock | None, new: Lock) -> Iterator[str]:
-    """Lines that begin with `+`, `-` or `~`; none when the same things are carried. `old` None: everything is new."""
-    yield from _models({} if old is None else {model.id: model for model in old.models}, new)
-    pairs = (
-        (
-            "image",
-            {} if old is None else {one.reference: one.digest for one in old.images},
-            {one.reference: one.digest for one in new.images},
-        ),
-        (
-            "chart",
-            {} if old is None else {one.file: one.digest for one in old.charts},
-            {one.file: one.digest for one in new.charts},
-        ),
-        (
-            "wheel",
-            {} if old is None else {one.file: one.digest for one in old.wheels},
-            {one.file: one.digest for one in new.wheels},
-        ),
+class Change(Struct, frozen=True, omit_defaults=True):
+    """One fact that changed.
+
+    Attributes:
+        sign: `+` is new, `-` is gone, `~` is another.
+        kind: `model`, `file`, `image`, `chart`, `wheel`.
+        name: of the model or image; of a file its model and its path.
+        field: which of its facts; of the thing itself none.
+        before: as the old lock has it, likewise `after`: whole digests, commits, lists joined by `, `.
+        told: what a reviewer sees after the name.
+    """
+
+    sign: Sign
+    kind: str
+    name: str
+    told: str
+    field: str = ""
+    before: str | None = None
+    after: str | None = None
+
+    @property
+    def line(self) -> str:
+        indent = "    " if self.kind == "file" or self.field else ""
+        name = self.field or (self.name.partition(" ")[2] if self.kind == "file" else f"{self.kind} {self.name}")
+        return f"{indent}{self.sign} {name}  {self.told}"
+
+
+@dataclass(frozen=True)
+class Weight:
+    """What the new lock needs, and how much of it the old one did not carry; each digest once."""
+
+    size_bytes: int
+    anew_bytes: int
+
+
+def difference(old: Lock | None, new: Lock) -> tuple[Change, ...]:
+    """Each fact that changed, by kind and name; none when the same things are carried. `old` None: all is new."""
+    return (
+        *_models(old.models if old is not None else (), new.models),
+        *_images(old.images if old is not None else (), new.images),
+        *_files("chart", old.charts if old is not None else (), new.charts),
+        *_files("wheel", old.wheels if old is not None else (), new.wheels),
     )
-    for kind, before, after in pairs:
-        for name in sorted({*before, *after}):
-            yield from _entry(kind, name, before.get(name), after.get(name))
 
 
-def _entry(kind: str, name: str, before: str | None, after: str | None) -> Iterator[str]:
-    if before is None:
-        yield f"+ {kind} {name} {after}"
-    elif after is None:
-        yield f"- {kind} {name} {before}"
-    elif before != after:
-        yield f"~ {kind} {name} {before} → {after}"
+def weight(old: Lock | None, new: Lock) -> Weight:
+    """How much of the new lock would have to be carried to where the old one's content is."""
+    have = {content.digest for content in contents(old)} if old is not None else set()
+    sizes = [(content.size_bytes, content.digest in have) for content in contents(new)]
+    return Weight(sum(size for size, _ in sizes), sum(size for size, is_there in sizes if not is_there))
 
 
-def _models(before: Mapping[ModelId, LockedModel], new: Lock) -> Iterator[str]:
-    after = {model.id: model for model in new.models}
-    for name in sorted({*before, *after}):
-        was, now = before.get(name), after.get(name)
-        if was is None and now is not None:
-            yield f"+ model {name} at {now.revision}, {len(now.files)} files, {now.size_bytes:,} bytes"
-        elif now is None and was is not None:
-            yield f"- model {name} at {was.revision}"
-        elif was is not None and now is not None and was != now:
-            yield from _model(name, was, now)
+def lines(changes: Iterable[Change]) -> Iterator[str]:
+    """For people: what changed inside of a model or an image is indented below it."""
+    head = ""
+    for change in changes:
+        owner = change.name.partition(" ")[0]
+        if (change.kind == "file" or change.field) and owner != head:
+            yield f"~ {'model' if change.kind == 'file' else change.kind} {owner}"
+        head = owner
+        yield change.line
 
 
-def _model(name: str, was: LockedModel, now: LockedModel) -> Iterator[str]:
+def _models(before: Sequence[LockedModel], now: Sequence[LockedModel]) -> Iterator[Change]:
+    old, new = {model.id: model for model in before}, {model.id: model for model in now}
+    for name in sorted({*old, *new}):
+        was, is_now = old.get(name), new.get(name)
+        if was is None and is_now is not None:
+            told = (
+                f"at {is_now.revision[:_SHORT]}, licence {is_now.license or 'not named'}, "
+                f"{counted(len(is_now.files), 'file')}, {sized(is_now.size_bytes)}, for {', '.join(is_now.why)}"
+            )
+            yield Change("+", "model", name, told, after=is_now.revision)
+        elif is_now is None and was is not None:
+            yield Change("-", "model", name, f"at {was.revision[:_SHORT]}", before=was.revision)
+        elif was is not None and is_now is not None:
+            yield from _model(name, was, is_now)
+
+
+def _model(name: str, was: LockedModel, now: LockedModel) -> Iterator[Change]:
     if was.revision != now.revision:
-        yield f"~ model {name} {was.revision} → {now.revision}"
-    files = {file.path: file.digest for file in was.files}, {file.path: file.digest for file in now.files}
+        told = f"{was.revision[:_SHORT]} → {now.revision[:_SHORT]}"
+        yield Change("~", "model", name, told, before=was.revision, after=now.revision)
+    for field, label in (
+        ("repo", "repository"),
+        ("ref", "ref"),
+        ("license", "licence"),
+        ("gated", "gated"),
+        ("why", "asked for by"),
+        ("remote_code", "remote code"),
+        ("absent", "absent"),
+    ):
+        yield from _field("model", name, label, _text(getattr(was, field)), _text(getattr(now, field)))
+    files = {file.path: file for file in was.files}, {file.path: file for file in now.files}
     for path in sorted({*files[0], *files[1]}):
-        yield from _entry("file", f"{name} {path}", files[0].get(path), files[1].get(path))
-    for field in ("repo", "ref", "license", "gated", "why", "absent"):
-        if getattr(was, field) != getattr(now, field):
-            yield f"~ model {name} {field}: {getattr(was, field)} → {getattr(now, field)}"
+        yield from _file(f"{name} {path}", files[0].get(path), files[1].get(path))
+
+
+def _file(name: str, was: LockedFile | None, now: LockedFile | None) -> Iterator[Change]:
+    if was is None and now is not None:
+        yield Change("+", "file", name, sized(now.size_bytes), after=now.digest)
+    elif now is None and was is not None:
+        yield Change("-", "file", name, sized(was.size_bytes), before=was.digest)
+    elif was is not None and now is not None and was.digest != now.digest:
+        told = f"{_blob(was.digest, was.size_bytes)} → {_blob(now.digest, now.size_bytes)}"
+        yield Change("~", "file", name, told, before=was.digest, after=now.digest)
+
+
+def _images(before: Sequence[LockedImage], now: Sequence[LockedImage]) -> Iterator[Change]:
+    old, new = {image.reference: image for image in before}, {image.reference: image for image in now}
+    for name in sorted({*old, *new}):
+        was, is_now = old.get(name), new.get(name)
+        if was is None and is_now is not None:
+            told = f"{_blob(is_now.digest, _size(is_now))}, {', '.join(is_now.platforms)}, for {'; '.join(is_now.why)}"
+            yield Change("+", "image", name, told, after=is_now.digest)
+        elif is_now is None and was is not None:
+            yield Change("-", "image", name, _blob(was.digest, _size(was)), before=was.digest)
+        elif was is not None and is_now is not None:
+            if was.digest != is_now.digest:
+                told = f"{_blob(was.digest, _size(was))} → {_blob(is_now.digest, _size(is_now))}"
+                yield Change("~", "image", name, told, before=was.digest, after=is_now.digest)
+            yield from _field("image", name, "platforms", _text(tuple(was.platforms)), _text(tuple(is_now.platforms)))
+            yield from _field("image", name, "named by", _text(was.why), _text(is_now.why))
+
+
+def _files(
+    kind: str, before: Sequence[LockedChart | LockedWheel], now: Sequence[LockedChart | LockedWheel]
+) -> Iterator[Change]:
+    was, is_now = {one.file: one for one in before}, {one.file: one for one in now}
+    for name in sorted({*was, *is_now}):
+        a, b = was.get(name), is_now.get(name)
+        if a is None and b is not None:
+            yield Change("+", kind, name, _blob(b.digest, b.size_bytes), after=b.digest)
+        elif b is None and a is not None:
+            yield Change("-", kind, name, _blob(a.digest, a.size_bytes), before=a.digest)
+        elif a is not None and b is not None and a.digest != b.digest:
+            told = f"{_blob(a.digest, a.size_bytes)} → {_blob(b.digest, b.size_bytes)}"
+            yield Change("~", kind, name, told, before=a.digest, after=b.digest)
+
+
+def _field(kind: str, name: str, field: str, before: str, after: str) -> Iterator[Change]:
+    if before != after:
+        told = f"{before or 'nothing'} → {after or 'nothing'}"
+        yield Change("~", kind, name, told, field=field, before=before, after=after)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(str(one) for one in value)
+    return "" if value is None else str(value)
+
+
+def _blob(digest: str, size_bytes: int) -> str:
+    return f"{digest.removeprefix('sha256:')[:_SHORT]} ({sized(size_bytes)})"
+
+
+def _size(image: LockedImage) -> int:
+    return sum(blob.size_bytes for blob in image.blobs)

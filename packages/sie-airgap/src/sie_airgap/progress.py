@@ -11,21 +11,10 @@ from typing import Protocol, TextIO
 
 import msgspec
 
+from sie_airgap.amounts import counted as counted
+from sie_airgap.amounts import sized as sized
+
 LINE_EVERY_S = 30.0
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-
-
-def sized(size_bytes: int) -> str:
-    """`90.9 MB`: decimal, as media are sold; exact below 1000 bytes."""
-    amount, unit = float(size_bytes), 0
-    while amount >= 999.95 and unit < len(_UNITS) - 1:
-        amount, unit = amount / 1000, unit + 1
-    return f"{size_bytes} B" if unit == 0 else f"{amount:.1f} {_UNITS[unit]}"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 model`, `12 models`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 class Task(Protocol):

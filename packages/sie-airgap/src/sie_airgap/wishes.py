@@ -3,14 +3,17 @@
 Models are those that the operator's values preload, those named with `--model`, and whole bundles only where
 `--bundle` names them, each with the LoRAs of its variants and with its base, the repository that its tokenizer is in.
 What a model's spec says about its repository and commit is used; a model without a spec is its repository's `main`.
+Where a command names no models at all, they are those that the lock has: `standing` says which of its commits stay.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import msgspec
+
 from sie_airgap.failures import Misused
-from sie_core.artifacts.lock import BASE_OF
+from sie_core.artifacts.lock import BASE_OF, Lock, part_of
 from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.refusals import why_refused
 from sie_core.catalog.spec import Lora
@@ -39,18 +42,23 @@ def wishes(
     models: Iterable[str],
     bundles: Iterable[str],
     catalog: Catalog,
+    locked: Lock | None = None,
 ) -> tuple[Wish, ...]:
     """The models, sorted by id.
 
     Args:
         values: name and content of each values file; as in Helm, a later one's list replaces an earlier one's.
+        locked: whose models are meant where nothing names any.
 
     Raises:
         Misused: a bundle that is not there, an id that cannot be one or is not served, a repository asked for at two
             commits, or nothing asked for at all.
     """
     why: dict[str, list[str]] = {}
-    for model, source in [*_preloaded(values), *((model, "--model") for model in models), *_bundled(bundles, catalog)]:
+    asked_for = [*_preloaded(values), *((model, "--model") for model in models), *_bundled(bundles, catalog)]
+    if not asked_for and not values:
+        asked_for = _asked_before(locked)
+    for model, source in asked_for:
         reasons = why.setdefault(model, [])
         if source not in reasons:
             reasons.append(source)
@@ -62,6 +70,40 @@ def wishes(
         )
     asked = [_wish(model, tuple(why[model]), catalog) for model in sorted(why)]
     return _with_bases(sorted([*asked, *_loras(asked, catalog)], key=lambda wish: wish.id), catalog)
+
+
+def _asked_before(locked: Lock | None) -> list[tuple[str, str]]:
+    """What the lock was asked for; what was locked as a part of something else follows from that again."""
+    models = locked.models if locked is not None else ()
+    return [(model.id, reason) for model in models for reason in model.why if part_of(reason) is None]
+
+
+def with_part(wanted: Mapping[ModelId, Wish], part: Wish) -> dict[ModelId, Wish]:
+    """With one more reason for a repository, or one more repository. A commit that a spec names stays."""
+    have = wanted.get(part.id, replace(part, why=()))
+    why = (*have.why, *(reason for reason in part.why if reason not in have.why))
+    return {**wanted, part.id: replace(have, why=why, weights=have.weights or part.weights)}
+
+
+def standing(locked: Lock | None, *, update: Iterable[str]) -> Lock | None:
+    """What of a lock stays as it is: all but the models and images to update.
+
+    Raises:
+        Misused: the lock has no such model or image.
+    """
+    names = set(update)
+    known = {*(model.id for model in locked.models), *(image.reference for image in locked.images)} if locked else set()
+    for name in sorted(names - known):
+        near = nearest(name, known, most=1)
+        hint = f"did you mean `{near[0]}`?" if near else "leave `--update` out: what is new is resolved in any case"
+        raise Misused(f"--update: the lock has no model or image `{name}`", hint=hint)
+    if locked is None:
+        return None
+    return msgspec.structs.replace(
+        locked,
+        models=tuple(model for model in locked.models if model.id not in names),
+        images=tuple(image for image in locked.images if image.reference not in names),
+    )
 
 
 def _wish(text: str, why: tuple[str, ...], catalog: Catalog) -> Wish:

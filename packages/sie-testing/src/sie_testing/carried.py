@@ -4,7 +4,7 @@ For tests of what carries things: nothing in here can be loaded, installed or re
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sie_airgap.archive_plan import LOCK_NAME
@@ -12,6 +12,9 @@ from sie_airgap.blobs import BlobFolder, write_lock
 from sie_core.artifacts.digest import digest_of, hex_of
 from sie_core.artifacts.lock import Lock, LockedChart, LockedFile, LockedModel, LockedWheel
 from sie_core.ids import ModelId, Revision
+
+Run = Callable[..., tuple[int, str, str]]
+"""Runs a command line: exit code, stdout, stderr."""
 
 
 def seeded(size_bytes: int, *, seed: int) -> bytes:

@@ -11,16 +11,32 @@ import yaml
 from sie_airgap.blobs import BlobFolder, Unwritten, read_lock, write_lock
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.cli.upstream import hub, image_source_option, lock_file_option
-from sie_airgap.failures import Drift, Misused
-from sie_airgap.lock_diff import difference
-from sie_airgap.locking import assemble, lock_chart, lock_wheels, resolve_models
+from sie_airgap.failures import Drift, Incomplete, Misused
+from sie_airgap.inventory import ImageUse
+from sie_airgap.lock_diff import difference, lines
+from sie_airgap.locking import assemble, check_given, lock_chart, lock_wheels, standing_images
 from sie_airgap.oci.sources import Elsewhere, ImageSources
+from sie_airgap.resolving import bring_derived, resolve_models
 from sie_airgap.settings import logins
-from sie_airgap.wishes import wishes
-from sie_core.artifacts.lock import Lock, LockedImage, LockedWheel, lock_digest
+from sie_airgap.wishes import standing, wishes
+from sie_core.artifacts.lock import Lock, LockedImage, lock_digest
 from sie_core.catalog.catalog import Catalog
 
 _PATH = click.Path(path_type=Path, exists=True)
+_NEVER_TOGETHER = (
+    ("--check", "--locked"),
+    ("--check", "--frozen"),
+    ("--check", "--offline"),
+    ("--check", "--update"),
+    ("--check", "--update-all"),
+    ("--locked", "--frozen"),
+    ("--locked", "--update"),
+    ("--locked", "--update-all"),
+    ("--frozen", "--update"),
+    ("--frozen", "--update-all"),
+    ("--offline", "--update"),
+    ("--offline", "--update-all"),
+)
 
 
 @click.command()
@@ -37,10 +53,19 @@ _PATH = click.Path(path_type=Path, exists=True)
 @image_source_option
 @lock_file_option
 @store_option
-@click.option("--check", is_flag=True, help="Write nothing; exit 8 when the lock is no longer what would be resolved.")
+@click.option(
+    "--update", multiple=True, metavar="ID|IMAGE", help="Move this model or image to what its name means now."
+)
+@click.option("--update-all", is_flag=True, help="Move every model and image.")
+@click.option("--check", is_flag=True, help="Write nothing; exit 8 when --update-all would change the lock.")
+@click.option("--locked", is_flag=True, help="Write nothing; exit 8 when the lock is not what this command asks for.")
+@click.option("--frozen", is_flag=True, help="Resolve nothing: fill the store with what only this command brings.")
+@click.option("--offline", is_flag=True, help="Ask nobody: make do with what the lock and the store have.")
 @dry_run_option
 @output_option
+@click.pass_context
 def lock(
+    ctx: click.Context,
     values_files: tuple[Path, ...],
     models: tuple[str, ...],
     bundles: tuple[str, ...],
@@ -50,57 +75,103 @@ def lock(
     elsewhere: tuple[Elsewhere, ...],
     lock_path: Path,
     store: Path,
+    update: tuple[str, ...],
+    update_all: bool,
     check: bool,
+    locked: bool,
+    frozen: bool,
+    offline: bool,
     dry_run: bool,
     output: str,
 ) -> None:
     """Resolve what is to be carried: refs to commits, tags to digests, every file to its sha256.
 
     Models are those in `workers.common.preloadModels` of the values files and those named with --model; a whole
-    bundle only with --bundle. HF_ENDPOINT says where the hub is, HF_TOKEN who asks. Review the lock, keep it in
-    version control, and never edit it.
+    bundle only with --bundle. With them come the LoRAs of their variants, and the repositories that their own files
+    name. HF_ENDPOINT says where the hub is, HF_TOKEN who asks.
+
+    A lock that is there stays: what it has keeps its commit and its digest until --update or --update-all moves it,
+    what is new is resolved, and what is no longer asked for goes. Models, chart or wheels that the command does not
+    mention at all stay as they are in the lock, so that `lock --update ID` and `lock --check` need nothing else.
+
+    Review the lock (`sie-airgap review`), keep it in version control, and never edit it.
     """
+    _refuse_together(ctx)
     console = Console(output)
-    catalog = Catalog.shipped()
-    wanted = wishes([_values(path) for path in values_files], models=models, bundles=bundles, catalog=catalog)
-    previous = read_lock(lock_path) if lock_path.exists() else None
-    blobs = Unwritten(store) if check or dry_run else BlobFolder(store)
-    charts = [lock_chart(chart, blobs)] if chart is not None else []  # before the hub is asked: it may be none
-    resolved = resolve_models(wanted, hub(), blobs, previous=previous, known=catalog.specs, progress=console.progress)
-    images: Sequence[LockedImage] = ()
-    if chart is None:
-        console.note("note: no --chart, so no images and no chart are locked")
+    previous = read_lock(lock_path) if frozen or lock_path.exists() else None
+    blobs = Unwritten(store) if check or locked or dry_run else BlobFolder(store)
+    # Before the hub is asked: it may be none.
+    charts = [lock_chart(chart, blobs)] if chart is not None else None
+    locked_wheels = lock_wheels(wheels, blobs) if wheels is not None else None
+    source = None if offline else hub()
+    if frozen and previous is not None:
+        check_given(previous, charts=charts, wheels=locked_wheels)
+        for model in previous.models:
+            bring_derived(model, source, blobs, progress=console.progress)
+        _report(previous, previous, lock_path, console, refuses=False, writes=False)
+        return
+    catalog, values = Catalog.shipped(), [_values(path) for path in values_files]
+    stays = None if check or update_all else standing(previous, update=update)
+    resolved = resolve_models(
+        wishes(values, models=models, bundles=bundles, catalog=catalog, locked=previous),
+        source,
+        blobs,
+        previous=previous,
+        standing=stays,
+        known=catalog.specs,
+        progress=console.progress,
+    )
+    if chart is not None:
+        uses = _rendered(chart, helm, values_files, console)
     else:
-        images = _images(chart, helm, values_files, elsewhere, console)
-    locked_wheels: Sequence[LockedWheel] = ()
+        uses = tuple(ImageUse(image.reference, image.why) for image in (previous.images if previous else ()))
+        _not_given("--chart", "images and no chart are", bool(previous and previous.charts), console)
     if wheels is None:
-        console.note("note: no --wheels, so the far side must bring its own sie-airgap")
-    else:
-        locked_wheels = lock_wheels(wheels, blobs)
-    made = assemble(previous, models=resolved.models, images=images, charts=charts, wheels=locked_wheels)
+        _not_given("--wheels", "wheels are", bool(previous and previous.wheels), console)
+    made = assemble(
+        previous,
+        models=resolved.models,
+        images=_images(uses, stays, elsewhere, console, offline=offline),
+        charts=charts if charts is not None else previous.charts if previous else (),
+        wheels=locked_wheels if locked_wheels is not None else previous.wheels if previous else (),
+    )
     for note in resolved.notes:
         console.note(f"note: {note}")
-    _report_lock(previous, made, lock_path, console, check=check, dry_run=dry_run)
+    _report(previous, made, lock_path, console, refuses=check or locked, writes=not dry_run)
 
 
-def _report_lock(
-    previous: Lock | None, made: Lock, path: Path, console: Console, *, check: bool, dry_run: bool
-) -> None:
-    changes = tuple(difference(previous, made))
-    if check:
-        if changes:
-            raise Drift(
-                f"{path} is not what would be resolved now\n" + "\n".join(f"  {line}" for line in changes),
-                hint="`sie-airgap lock` with the same options writes it anew",
-            )
-    elif not dry_run:
+def _refuse_together(ctx: click.Context) -> None:
+    given = {f"--{name.replace('_', '-')}" for name, value in ctx.params.items() if value}
+    for one, other in _NEVER_TOGETHER:
+        if {one, other} <= given:
+            raise Misused(f"{one} and {other} do not go together")
+
+
+def _not_given(option: str, what: str, stay: bool, console: Console) -> None:
+    console.note(f"note: no {option}, so " + ("those of the lock stay" if stay else f"no {what} locked"))
+
+
+def _report(previous: Lock | None, made: Lock, path: Path, console: Console, *, refuses: bool, writes: bool) -> None:
+    """`refuses`: a change is drift, and nothing is written."""
+    changes = difference(previous, made)
+    if not refuses and writes:
         write_lock(path, made)
-    if not console.as_json:
-        for line in changes:
+    if not console.as_json and not refuses:
+        for line in lines(changes):
             console.note(line)
-    written = "unchanged" if made == previous else "would be written" if dry_run else "written"
-    text = f"{path} {written}: number {made.serial}, {lock_digest(made)}"
-    console.data(text, {"lock": str(path), "digest": lock_digest(made), "serial": made.serial, "state": written})
+    state = "unchanged" if made == previous else "differs" if refuses else "written" if writes else "would be written"
+    text = f"{path} {state}: number {made.serial}, {lock_digest(made)}"
+    facts = {"lock": str(path), "digest": lock_digest(made), "serial": made.serial, "state": state}
+    if not refuses or not changes:
+        console.data(text, {**facts, "changes": changes})
+        return
+    if console.as_json:
+        console.data(text, {**facts, "changes": changes})
+    raise Drift(
+        f"{path} is not what would be resolved now\n" + "\n".join(f"  {line}" for line in lines(changes)),
+        hint="`sie-airgap lock` writes it anew, with the same options but those that only look; "
+        "`--update ID` moves one model, `--update-all` all",
+    )
 
 
 def _values(path: Path) -> tuple[str, dict[str, Any]]:
@@ -113,23 +184,34 @@ def _values(path: Path) -> tuple[str, dict[str, Any]]:
     return path.name, content or {}
 
 
-def _images(
-    chart: Path, helm: Path | None, values: Sequence[Path], elsewhere: Sequence[Elsewhere], console: Console
-) -> list[LockedImage]:
+def _rendered(chart: Path, helm: Path | None, values: Sequence[Path], console: Console) -> tuple[ImageUse, ...]:
     from sie_airgap import chart_images
     from sie_airgap.helm import find
-    from sie_airgap.oci.copy import resolve_image
-    from sie_airgap.patience import patiently
 
     found = chart_images.read(find(helm), chart, release="sie", namespace="sie", values=values)
     for use in found.with_switches:
         console.note(f"note: not locked, since no value asks for it: {use.reference} ({', '.join(use.why)})")
-    locked = []
+    return found.needed
+
+
+def _images(
+    uses: Sequence[ImageUse], stays: Lock | None, elsewhere: Sequence[Elsewhere], console: Console, *, offline: bool
+) -> list[LockedImage]:
+    """Each image as the lock has it where it stays there, else as its registry has it now."""
+    from sie_airgap.oci.copy import resolve_image
+    from sie_airgap.patience import patiently
+
+    locked, asked = standing_images(uses, stays)
+    if asked and offline:
+        raise Incomplete(
+            f"{', '.join(f'`{use.reference}`' for use in asked)} are not in the lock, and `--offline` asks nobody",
+            hint="run the same without `--offline`",
+        )
     with ImageSources(elsewhere, logins=logins()) as sources:
-        for use in found.needed:
+        for use in asked:
             console.note(f"image {use.reference}")
-            source = sources.find(use.reference)
             try:
+                source = sources.find(use.reference)
                 resolved = partial(resolve_image, use.reference, source, why=use.why)
                 locked.append(patiently(resolved, say=console.note))
             except ValueError as error:

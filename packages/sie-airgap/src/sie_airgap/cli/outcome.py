@@ -16,6 +16,7 @@ import msgspec
 
 from sie_airgap.failures import Failure, Several
 from sie_core.artifacts.errors import TransferError, TrustError
+from sie_core.artifacts.manifest import is_plain
 from sie_core.settings import SettingsError
 
 MISUSED, INTERRUPTED, BUG, NO_SPACE, NO_PERMISSION = 2, 130, 1, 7, 6
@@ -86,6 +87,11 @@ def _say(message: str, *, as_json: bool, code: int, hint: str | None = None, **d
         event = {"event": "error", "message": message, "exit_code": code, **({"hint": hint} if hint else {}), **details}
         click.echo(msgspec.json.encode(event).decode(), err=True)
         return
-    click.echo(f"error: {message}" if code != INTERRUPTED else message, err=True)
+    click.echo(_shown(f"error: {message}" if code != INTERRUPTED else message), err=True)
     if hint is not None:
-        click.echo(f"\nhint: {hint}", err=True)
+        click.echo(_shown(f"\nhint: {hint}"), err=True)
+
+
+def _shown(text: str) -> str:
+    """What strangers wrote (a hub's answer, an edited lock) moves no cursor."""
+    return "\n".join(line if is_plain(line) else ascii(line) for line in text.split("\n"))

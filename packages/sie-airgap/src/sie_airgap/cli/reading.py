@@ -8,10 +8,10 @@ import click
 from sie_airgap.blobs import BlobFolder, lock_of, read_lock
 from sie_airgap.cli.console import Console, from_option, is_store, lock_option, opened, output_option
 from sie_airgap.failures import Incomplete
-from sie_airgap.lock_diff import difference
+from sie_airgap.lock_diff import difference, lines, weight
 from sie_airgap.media import read_media
 from sie_airgap.progress import sized
-from sie_core.artifacts.lock import Lock, LockedImage, LockedModel
+from sie_core.artifacts.lock import Lock, LockedImage, LockedModel, lock_digest
 from sie_core.ids import nearest
 
 
@@ -78,10 +78,34 @@ def _begins(digest: str, what: str) -> bool:
 @click.argument("new", type=click.Path(path_type=Path, exists=True))
 @output_option
 def diff(old: Path, new: Path, output: str) -> None:
-    """Say what changed from OLD to NEW: locks, stores or archives."""
+    """Say what changed from OLD to NEW, which are locks, stores or archives, and how much NEW has that OLD lacks."""
     console = Console(output)
-    lines = list(difference(_lock(old), _lock(new)))
-    console.data("\n".join(lines) if lines else "the same is carried", {"changes": lines})
+    before, after = _lock(old), _lock(new)
+    changes, heavy = difference(before, after), weight(before, after)
+    told = [*lines(changes), *_order(before, after)]
+    if changes:
+        told.append(f"to carry to where OLD is: {sized(heavy.anew_bytes)} of {sized(heavy.size_bytes)}")
+    facts = {
+        "old": {"lock": lock_digest(before), "serial": before.serial},
+        "new": {"lock": lock_digest(after), "serial": after.serial, "previous": after.previous},
+        "changes": changes,
+        "bytes": heavy.size_bytes,
+        "bytes_anew": heavy.anew_bytes,
+    }
+    console.data("\n".join(told), facts)
+
+
+def _order(before: Lock, after: Lock) -> Iterator[str]:
+    """Which of the two came first, and whether one follows right after the other."""
+    old, new = lock_digest(before), lock_digest(after)
+    if old == new:
+        yield f"the same lock: number {after.serial}, {new}"
+    elif after.previous == old:
+        yield f"number {after.serial} follows number {before.serial}"
+    elif before.previous == new or before.serial > after.serial:
+        yield f"number {after.serial} is older than number {before.serial}: OLD and NEW may have changed places"
+    else:
+        yield f"number {after.serial} does not follow number {before.serial} directly: its `previous` is another lock"
 
 
 def _lock(path: Path) -> Lock:

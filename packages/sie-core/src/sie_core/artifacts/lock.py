@@ -8,6 +8,7 @@ an archive's volumes, in the bucket (`lock_file`), in the values a chart is inst
 values, since what it says is then no longer what was resolved.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -15,13 +16,19 @@ from msgspec import Struct
 
 from sie_core.artifacts.digest import Digest, digest_of, hex_of, parse_digest
 from sie_core.artifacts.errors import TrustError
-from sie_core.artifacts.manifest import FileEntry, Manifest, canonical_json, parse_path
+from sie_core.artifacts.manifest import FileEntry, Manifest, canonical_json, is_plain, parse_path
 from sie_core.ids import ModelId, Revision, is_revision, parse_model_id, parse_revision
 
 LOCK_VERSION = 1
 LOCK_MEDIA_TYPE = "application/vnd.sie.airgap-lock.v1+json"
 BASE_OF = "base of "
 """Begins the reason for a repository that only a model's configuration and tokenizer are taken from."""
+LABELS_ENCODER_OF = "labels encoder of "
+"""Likewise, for the labels of a GLiNER with two encoders."""
+ADAPTED_BY = "adapted by "
+"""Begins the reason for the whole model that a LoRA changes."""
+_OF_ANOTHER = re.compile(rf"(?:{BASE_OF}|{LABELS_ENCODER_OF}|{ADAPTED_BY}|variant `[^`]*` of )(\S+)")
+_LONGEST_TEXT = 2000
 
 CURRENT_FILE = ".sie/current"
 """In a bucket: the digest (71 characters, no newline) of the lock that was mirrored last."""
@@ -50,7 +57,7 @@ class LockedFile(Struct, frozen=True, order=True, forbid_unknown_fields=True, om
         return FileEntry(path=self.path, digest=self.digest, size_bytes=self.size_bytes)
 
 
-class LockedModel(Struct, frozen=True, forbid_unknown_fields=True):
+class LockedModel(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One hub repository at one commit.
 
     Attributes:
@@ -58,11 +65,13 @@ class LockedModel(Struct, frozen=True, forbid_unknown_fields=True):
         repo: the repository its files come from; differs from `id` where the spec says so.
         ref: what was asked for: a branch, a tag, or the commit that the spec pins.
         revision: the commit it was resolved to.
-        license: as the repository's card says; None where it says nothing.
+        license: as the repository's card says, several joined with ` AND `; None where it says nothing.
         gated: the hub asks for an accepted licence before it hands out files.
         why: who asked for it: `preloadModels of values.yaml`, `--model`, `bundle NAME`, …
         files: what is carried, sorted by path.
         absent: paths that loaders ask for and this commit does not have, sorted.
+        remote_code: code that the repository asks its loaders to run, as `FILE: KEY = NAME`, sorted. None of it is
+            carried or run.
     """
 
     id: ModelId
@@ -74,12 +83,18 @@ class LockedModel(Struct, frozen=True, forbid_unknown_fields=True):
     why: tuple[str, ...]
     files: tuple[LockedFile, ...]
     absent: tuple[str, ...]
+    remote_code: tuple[str, ...] = ()
 
     @property
     def is_part(self) -> bool:
-        """Whether nobody calls it by its own name: a LoRA of a model's variant, or only a model's base."""
+        """Whether nobody calls it by its own name: a LoRA, or only a part of other models."""
         is_lora = any(file.path == "adapter_config.json" for file in self.files)
-        return is_lora or (bool(self.why) and all(reason.startswith(BASE_OF) for reason in self.why))
+        return is_lora or not self.has_weights
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is carried with its weights: of what is only somebody's base, a network's form is enough."""
+        return not self.why or not all(reason.startswith((BASE_OF, LABELS_ENCODER_OF)) for reason in self.why)
 
     @property
     def size_bytes(self) -> int:
@@ -152,6 +167,12 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True):
         return next((model for model in self.models if model.id == model_id), None)
 
 
+def part_of(reason: str) -> ModelId | None:
+    """The model whose part something is, where that is the reason; None where somebody asked for the thing itself."""
+    found = _OF_ANOTHER.fullmatch(reason)
+    return ModelId(found[1]) if found is not None else None
+
+
 class Violation(Struct, frozen=True):
     """One thing that a lock may not be: which key, what it has to be, what it is."""
 
@@ -160,17 +181,21 @@ class Violation(Struct, frozen=True):
     have: str
 
 
+_EDITED = "a lock is never edited by hand; `sie-airgap lock` writes it again"
+_NEWER = "read it with the sie-airgap that wrote it: `start.sh` beside the volumes installs that one"
+
+
 class LockInvalid(TrustError):
     """A lock that `encode_lock` did not write, with all that is wrong with it."""
 
-    def __init__(self, where: str, violations: Sequence[Violation]) -> None:
+    def __init__(self, where: str, violations: Sequence[Violation], *, is_newer: bool = False) -> None:
         first = violations[0]
         super().__init__(
-            "the lock is not as it was written",
+            "the lock is of a version that is not known here" if is_newer else "the lock is not as it was written",
             where=f"{where}: {first.where}",
             want=first.want,
             have=first.have,
-            hint="a lock is never edited by hand; `sie-airgap lock` writes it again",
+            hint=_NEWER if is_newer else _EDITED,
         )
         self.violations = tuple(violations)
         others = (f"  at    {where}: {one.where}\n  want  {one.want}\n  have  {one.have}" for one in violations[1:])
@@ -196,12 +221,22 @@ def lock_digest(lock: Lock) -> Digest:
 def decode_lock(data: bytes, *, where: str = "airgap.lock") -> Lock:
     """Raises `LockInvalid` (a `TrustError`) naming every violation; `where` is the file or URL it came from."""
     try:
+        version = msgspec.json.decode(data, type=_Versioned).version
+        if version != LOCK_VERSION:
+            known = [Violation("version", f"{LOCK_VERSION}: what this program reads", str(version))]
+            raise LockInvalid(where, known, is_newer=version > LOCK_VERSION)
         lock = msgspec.json.decode(data, type=Lock)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise LockInvalid(where, [Violation("the whole", f"a lock of version {LOCK_VERSION}", str(error))]) from error
     if broken := [*violations(lock), *_form(data, _written(lock))]:
         raise LockInvalid(where, broken)
     return lock
+
+
+class _Versioned(Struct):
+    """What every version of a lock says first: everything else may mean something else in another."""
+
+    version: int
 
 
 def violations(lock: Lock) -> Iterator[Violation]:
@@ -230,6 +265,11 @@ def _model(model: LockedModel, where: str) -> Iterator[Violation]:
     yield from _parses(f"{where}.id", parse_model_id, model.id)
     yield from _parses(f"{where}.repo", parse_model_id, model.repo)
     yield from _parses(f"{where}.revision", parse_revision, model.revision)
+    for name, text in [("ref", model.ref), ("license", model.license or ""), *(("why", each) for each in model.why)]:
+        yield from _text(f"{where}.{name}", text)
+    yield from _sorted(f"{where}.remote_code", model.remote_code)
+    for text in model.remote_code:
+        yield from _text(f"{where}.remote_code", text)
     yield from _sorted(f"{where}.files", [file.path for file in model.files])
     yield from _sorted(f"{where}.absent", model.absent)
     for path in set(model.absent) & {file.path for file in model.files}:
@@ -260,6 +300,9 @@ def _locked_file(file: LockedFile, where: str) -> Iterator[Violation]:
 
 
 def _image(image: LockedImage, where: str) -> Iterator[Violation]:
+    texts = [image.reference, image.media_type, *image.platforms, *(blob.media_type for blob in image.blobs)]
+    for text in [*texts, *image.why]:
+        yield from _text(where, text)
     yield from _sorted(f"{where}.blobs", [blob.digest for blob in image.blobs])
     known = {blob.digest for blob in image.blobs}
     for name, digest in [("digest", image.digest), *((f"platforms.{k}", v) for k, v in image.platforms.items())]:
@@ -284,6 +327,13 @@ def _parses(where: str, parse: Callable[[str], object], text: str) -> Iterator[V
         parse(text)
     except ValueError as error:
         yield Violation(where, "what can be one", str(error))
+
+
+def _text(where: str, text: str) -> Iterator[Violation]:
+    """A lock is read on terminals, and much of it was written by strangers: no letter in it may move a cursor."""
+    if not is_plain(text) or len(text) > _LONGEST_TEXT:
+        have = ascii(text[:100]) + (f" and {len(text) - 100} more" if len(text) > 100 else "")
+        yield Violation(where, f"{_LONGEST_TEXT} characters at most, none of them for control", have)
 
 
 def _digest(where: str, text: str) -> Iterator[Violation]:

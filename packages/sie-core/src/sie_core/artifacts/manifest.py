@@ -4,11 +4,15 @@ The same bytes are written beside a model in a bucket (`manifests/<commit>.json`
 cache; their digest is what a lock may pin.
 """
 
+import re
+
 import msgspec
 from msgspec import Struct
 
 from sie_core.artifacts.digest import Digest, digest_of, parse_digest
 from sie_core.ids import ModelId, Revision, parse_model_id, parse_revision
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 
 class FileEntry(Struct, frozen=True, order=True, forbid_unknown_fields=True):
@@ -41,7 +45,14 @@ def parse_path(path: str) -> str:
     parts = path.split("/")
     if not path or "\\" in path or "\0" in path or any(part in ("", ".", "..") for part in parts):
         raise ValueError(f"`{path}` is not a relative path inside a repository")
+    if not is_plain(path):
+        raise ValueError(f"{path!a} is a path with control characters in it")
     return path
+
+
+def is_plain(text: str) -> bool:
+    """Whether it shows on a terminal as what it is: nothing in it moves a cursor or turns the direction of writing."""
+    return _CONTROLS.search(text) is None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

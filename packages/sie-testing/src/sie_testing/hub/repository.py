@@ -5,8 +5,11 @@ by sha256, and git holds a three-line pointer, whose sha1 is the blob's id.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import yaml
 
 from sie_core.artifacts.digest import digest_of_stream, hex_of
 from sie_core.ids import Revision
@@ -37,11 +40,12 @@ class RepositoryFile:
 
 @dataclass(frozen=True)
 class Repository:
-    """Everything of one repository at one commit; files sorted by path."""
+    """Everything of one repository at one commit; files sorted by path. `card`: what `README.md` begins with."""
 
     name: str
     commit: Revision
     files: tuple[RepositoryFile, ...]
+    card: Mapping[str, object]
 
     def file(self, path: str) -> RepositoryFile | None:
         return next((file for file in self.files if file.path == path), None)
@@ -76,7 +80,14 @@ def read_repository(folder: Path, name: str, *, pin: Revision | None, lfs_above_
     """The folder as it is now, as commit `pin`; without one, as a commit that follows from names and contents."""
     sources = sorted((path.relative_to(folder).as_posix(), path) for path in folder.rglob("*") if path.is_file())
     files = tuple(_read_file(source, path, lfs_above_bytes=lfs_above_bytes) for path, source in sources)
-    return Repository(name, pin or _commit_of(name, files), files)
+    return Repository(name, pin or _commit_of(name, files), files, _card(folder / "README.md"))
+
+
+def _card(readme: Path) -> Mapping[str, object]:
+    """The YAML between two lines of dashes; nothing where there is none."""
+    head, begin, rest = readme.read_text("utf-8").partition("---\n") if readme.is_file() else ("", "", "")
+    read = yaml.safe_load(rest.partition("\n---")[0]) if begin and not head else None
+    return read if isinstance(read, dict) else {}
 
 
 def fingerprint(folder: Path) -> tuple[tuple[str, int, int], ...]:

@@ -237,11 +237,12 @@ def _model_info(repository: Repository, *, blobs: bool) -> dict[str, object]:
         "lastModified": "2024-01-01T00:00:00.000Z",
         "createdAt": "2024-01-01T00:00:00.000Z",
         "private": False,
-        "gated": False,
+        "gated": repository.card.get("gated", False),
         "disabled": False,
         "downloads": 0,
         "likes": 0,
         "tags": [],
+        "cardData": repository.card,
         "siblings": siblings,
     }
 

@@ -32,7 +32,7 @@ from msgspec import Struct
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, TrustError, Unreachable
-from sie_core.artifacts.manifest import FileEntry, Manifest, parse_path
+from sie_core.artifacts.manifest import FileEntry, Manifest, is_plain, parse_path
 from sie_core.artifacts.selection import selected
 from sie_core.artifacts.store import Stat, Traits
 from sie_core.artifacts.stores.streams import Body
@@ -248,9 +248,18 @@ class _Info(Struct, frozen=True):
 
     @property
     def card(self) -> Card:
-        said = (self.card_data or {}).get("license")
-        tagged = next((tag.removeprefix("license:") for tag in self.tags if tag.startswith("license:")), None)
-        return Card(license=said if isinstance(said, str) else tagged, gated=self.gated is not False)
+        data = self.card_data or {}
+        said = data.get("license")
+        tagged = [tag.removeprefix("license:") for tag in self.tags if tag.startswith("license:")]
+        listed = [said] if isinstance(said, str) else said if isinstance(said, list) else tagged
+        named = [_licence(str(one), data.get("license_name")) for one in listed]
+        return Card(license=" AND ".join(named) or None, gated=self.gated is not False)
+
+
+def _licence(said: str, name: object) -> str:
+    """`other` says nothing: such a licence is called what its card calls it, as SPDX does it."""
+    text = f"LicenseRef-{name}" if said == "other" and isinstance(name, str) else said
+    return text if is_plain(text) else ascii(text)
 
 
 class _Lfs(Struct, frozen=True):
