@@ -11,7 +11,7 @@ PARITY_READY := $(PARITY_VENV)/.ready
 SPANS_VENV := .venv-spans
 SPANS_READY := $(SPANS_VENV)/.ready
 PACKAGES := core sdk server gateway config airgap testing
-SPANS_TESTS := tests/parity/test_gliner.py tests/parity/test_gliclass.py
+SPANS_TESTS := tests/parity/test_gliner.py tests/parity/test_gliner_bi.py tests/parity/test_gliclass.py
 LOCKS := requirements/bootstrap.txt requirements/dev.txt
 SOURCES := $(foreach name,$(PACKAGES),packages/sie-$(name)/src)
 

@@ -75,6 +75,7 @@ def tests_of(spec: ModelSpec) -> tuple[str, ...]:
     heads = (spec.dense, spec.sparse, spec.multivector, spec.score, spec.extract)
     names = [ARCHITECTURES[spec.architecture]] if spec.architecture is not None else []
     names += [HEADS[head.head] for head in heads if head is not None]
+    names += ["gliner_bi"] if spec.labels_base is not None else []
     return tuple(f"test_{name}.py" for name in dict.fromkeys(names))
 
 

@@ -166,6 +166,7 @@ def test_every_key_of_a_spec_is_in_the_spec_format(pages):
     heads = {
         "source": spec.Source,
         "base": spec.Source,
+        "labels_base": spec.Source,
         "dense": spec.DenseHead,
         "sparse": spec.SparseHead,
         "multivector": spec.MultivectorHead,

@@ -226,7 +226,7 @@ def test_what_cannot_be_asked_is_named(load_model: Load, save: Save) -> None:
             model.prepare(call)
 
 
-@pytest.mark.parametrize(("key", "value"), [("span_mode", "conv_max"), ("fuse_layers", True), ("labels_encoder", "x")])
+@pytest.mark.parametrize(("key", "value"), [("span_mode", "conv_max"), ("fuse_layers", True), ("labels_decoder", "x")])
 def test_a_part_that_is_not_served_is_refused_by_name(load_model: Load, save: Save, key: str, value: object) -> None:
     folder = save()
     config = json.loads((folder / "gliner_config.json").read_text())

@@ -45,6 +45,21 @@ def test_the_commit_that_a_lora_was_trained_on_is_the_one(said: object, ref: str
             ["tokenizer.json"],
             [(LABELS_ENCODER_OF, "org/labels")],
         ),
+        (
+            {"encoder_config": {}, "labels_encoder": "org/labels", "labels_encoder_config": {}},
+            ["tokenizer.json"],
+            [(LABELS_ENCODER_OF, "org/labels")],
+        ),
+        (
+            {"encoder_config": {}, "labels_encoder": "org/labels"},
+            ["tokenizer.json", "labels_tokenizer/tokenizer.json"],
+            [(LABELS_ENCODER_OF, "org/labels")],
+        ),
+        (
+            {"encoder_config": {}, "labels_encoder": "org/labels", "labels_encoder_config": {}},
+            ["tokenizer.json", "labels_tokenizer/tokenizer.json"],
+            [],
+        ),
         ({"encoder_config": {}, "labels_encoder": None}, ["tokenizer.json"], []),
     ],
 )

@@ -221,7 +221,7 @@ def test_a_bundle_is_locked_only_by_name() -> None:
     found = {wish.id for wish in wishes([], models=[], bundles=[bundle], catalog=catalog)}
     loras = {variant.lora.repo for spec in catalog.specs.values() for variant in spec.variants.values() if variant.lora}
 
-    bases = {spec.base.repo for spec in catalog.specs.values() if spec.base is not None}
+    bases = {base.repo for spec in catalog.specs.values() for base in spec.bases}
 
     assert found == {*catalog.models_of(bundle), *loras, *bases}
     with pytest.raises(Misused, match="there is no bundle"):
@@ -259,6 +259,14 @@ def test_a_base_that_is_also_asked_for_itself_stays_whole() -> None:
 
     assert [(wish.id, wish.weights) for wish in found] == [("acme/a", True), ("acme/base", True)]
     assert found[1].why == ("--model", "base of acme/a")
+
+
+def test_the_base_of_a_models_labels_is_locked_likewise() -> None:
+    spec = ModelSpec(id=ModelId("acme/a"), extract=ExtractHead("spans"), labels_base=Source(ModelId("acme/of-labels")))
+    found = wishes([], models=["acme/a"], bundles=[], catalog=Catalog.of([spec], []))
+
+    assert [(wish.id, wish.weights) for wish in found] == [("acme/a", True), ("acme/of-labels", False)]
+    assert found[1].why == ("labels encoder of acme/a",)
 
 
 def test_one_base_at_two_commits_is_refused() -> None:

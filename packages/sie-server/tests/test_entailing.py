@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 
 from sie_core.errors import ApiError
 from sie_server.models.calls import Extract, Task
-from sie_server.models.model import LoadedModel, Tower, paired_bytes
+from sie_server.models.model import LoadedModel, OneNetwork, paired_bytes
 from sie_server.models.tasks.entailment import ExtractEntailed
 from sie_server.models.tokenizing import load_tokenizer
 from sie_testing import tiny_bert
@@ -41,7 +41,7 @@ def test_a_call_is_admitted_for_each_label_of_each_item(entailed: ExtractEntaile
     """What is computed: 20 labels are 20 passes over the text, and not one that is a little longer."""
     no_network: Any = None
     tasks: dict[Task, Any] = {"extract": entailed}
-    model = LoadedModel("acme/nli", {}, 16, Tower(no_network, {}), tasks, labels_apart=True)
+    model = LoadedModel("acme/nli", {}, 16, OneNetwork(no_network, {}), tasks, labels_apart=True)
     call = Extract(("a " * 100, "b " * 100), labels=tuple(f"c {number}" for number in range(20)))
 
     assert sum(one.tokens for one in model.prepare(call)) == 2 * 20 * 16

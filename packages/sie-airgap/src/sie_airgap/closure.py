@@ -70,7 +70,7 @@ def parts(configs: Mapping[str, bytes], paths: Collection[str]) -> tuple[Part, .
     if ADAPTER in configs:
         found += _of_adapter(_mapping(configs[ADAPTER], ADAPTER))
     if GLINER in configs:
-        found += _of_gliner(_mapping(configs[GLINER], GLINER), "tokenizer.json" in paths)
+        found += _of_gliner(_mapping(configs[GLINER], GLINER), paths)
     return tuple(found)
 
 
@@ -81,11 +81,13 @@ def _of_adapter(config: Mapping[str, Any]) -> Iterator[Part]:
     yield Part(_told(named), key, ADAPTED_BY, pinned, weights=True)
 
 
-def _of_gliner(config: Mapping[str, Any], has_tokenizer: bool) -> Iterator[Part]:
-    """As `catalog.derive.spans` reads it: the base is asked only for what the repository itself lacks."""
-    if config.get("encoder_config") is None or not has_tokenizer:
+def _of_gliner(config: Mapping[str, Any], paths: Collection[str]) -> Iterator[Part]:
+    """As `catalog.derive` reads it: a base is asked only for what the repository itself lacks."""
+    if config.get("encoder_config") is None or "tokenizer.json" not in paths:
         yield Part(_told(config.get("model_name")), f"`model_name` in `{GLINER}`", BASE_OF)
-    if config.get("labels_encoder") is not None:
+    if config.get("labels_encoder") is None:
+        return
+    if config.get("labels_encoder_config") is None or "labels_tokenizer/tokenizer.json" not in paths:
         yield Part(_told(config["labels_encoder"]), f"`labels_encoder` in `{GLINER}`", LABELS_ENCODER_OF)
 
 

@@ -35,6 +35,7 @@ T = TypeVar("T")
 MOST_PARTS = 100
 """More repositories than any models need besides themselves: what names more does so without end."""
 _FOUND_IN_FILES = (ADAPTED_BY, BASE_OF, LABELS_ENCODER_OF)
+_KEYS = {BASE_OF: "base.repo", LABELS_ENCODER_OF: "labels_base.repo"}
 ASKED_FOR = (
     "adapter_config.json",
     "added_tokens.json",
@@ -197,7 +198,7 @@ class _Resolving:
             raise Incomplete(
                 f"`{wish.id}` is not whole without another repository: {part.key} is `{part.named}`, which is none",
                 hint="lock a model whose files name a repository of the hub"
-                + (", or one with a spec that has `base.repo`" if part.role == BASE_OF else ""),
+                + (f", or one with a spec that has `{_KEYS[part.role]}`" if part.role in _KEYS else ""),
             )
         yield Wish(part.repo, part.repo, part.ref or DEFAULT_REF, (reason,), weights=part.weights)
 

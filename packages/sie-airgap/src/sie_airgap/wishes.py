@@ -1,8 +1,8 @@
 """Which models are to be locked, and who asked for each. Pure.
 
 Models are those that the operator's values preload, those named with `--model`, and whole bundles only where
-`--bundle` names them, each with the LoRAs of its variants and with its base, the repository that its tokenizer is in.
-What a model's spec says about its repository and commit is used; a model without a spec is its repository's `main`.
+`--bundle` names them, each with the LoRAs of its variants and with its bases, the repositories that its tokenizers are
+in. What a model's spec says about its repository and commit is used; a model without a spec is its repository's `main`.
 Where a command names no models at all, they are those that the lock has: `standing` says which of its commits stay.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 
 from sie_airgap.failures import Misused
-from sie_core.artifacts.lock import BASE_OF, Lock, part_of
+from sie_core.artifacts.lock import BASE_OF, LABELS_ENCODER_OF, Lock, part_of
 from sie_core.catalog.catalog import Catalog
 from sie_core.catalog.refusals import why_refused
-from sie_core.catalog.spec import Lora
+from sie_core.catalog.spec import Lora, Source
 from sie_core.ids import ModelId, nearest, parse_model_id
 
 DEFAULT_REF = "main"
@@ -136,18 +136,24 @@ def _with_bases(wanted: Sequence[Wish], catalog: Catalog) -> tuple[Wish, ...]:
     found = {wish.id: wish for wish in wanted}
     for wish in wanted:
         spec = catalog.find(wish.id)
-        if spec is None or spec.base is None:
+        if spec is None:
             continue
-        ref, reason = spec.base.revision or DEFAULT_REF, BASE_OF + wish.id
-        have = found.get(spec.base.repo, Wish(spec.base.repo, spec.base.repo, ref, (), weights=False))
-        if (have.repo, have.ref) != (spec.base.repo, ref):
-            raise Misused(
-                f"`{have.id}` is asked for by {', '.join(have.why)} as `{have.repo}` at {have.ref}, "
-                f"and is {reason} at {ref}",
-                hint="a lock has one commit of a repository: name the same one in both specs",
-            )
-        found[have.id] = replace(have, why=(*have.why, reason))
+        for base, role in ((spec.base, BASE_OF), (spec.labels_base, LABELS_ENCODER_OF)):
+            if base is not None:
+                _add_base(found, base, role + wish.id)
     return tuple(sorted(found.values(), key=lambda wish: wish.id))
+
+
+def _add_base(found: dict[ModelId, Wish], base: Source, reason: str) -> None:
+    ref = base.revision or DEFAULT_REF
+    have = found.get(base.repo, Wish(base.repo, base.repo, ref, (), weights=False))
+    if (have.repo, have.ref) != (base.repo, ref):
+        raise Misused(
+            f"`{have.id}` is asked for by {', '.join(have.why)} as `{have.repo}` at {have.ref}, "
+            f"and is {reason} at {ref}",
+            hint="a lock has one commit of a repository: name the same one in both specs",
+        )
+    found[have.id] = replace(have, why=(*have.why, reason))
 
 
 def _preloaded(values: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, str]]:

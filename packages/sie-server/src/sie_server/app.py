@@ -269,7 +269,10 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
 
         try:
             snapshot = sources.snapshot(spec, tell)
-            base = None if spec.base is None else sources.snapshot(ModelSpec(spec.base.repo, spec.base), tell)
+            base, labels_base = (
+                None if source is None else sources.snapshot(ModelSpec(source.repo, source), tell)
+                for source in (spec.base, spec.labels_base)
+            )
             say("")
             from sie_server.models.build import load
 
@@ -277,6 +280,7 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
                 spec,
                 snapshot.folder,
                 base=None if base is None else base.folder,
+                labels_base=None if labels_base is None else labels_base.folder,
                 precision=settings.precision,
                 streams=streams,
                 threads=threads,
@@ -295,7 +299,7 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
             files = sources.snapshot(ModelSpec(lora.repo, Source(lora.repo, lora.revision)), Told(settings.log_json))
             model.add_lora(variant, files.folder, take)
 
-        verified = snapshot.verified and (base is None or base.verified)
+        verified = all(one.verified for one in (snapshot, base, labels_base) if one is not None)
         return Made(model, snapshot.manifest.revision, verified, add_lora)
 
     return make

@@ -56,7 +56,7 @@ def _fetch(model: str, sources: Sources, catalog: Catalog) -> None:
     if spec is None:  # the config service may know it; the worker asks for it then
         _say(f"`{model}` is not in the catalog of this version; the worker fetches it once it is told what it is")
         return
-    for part in (spec, *([] if spec.base is None else [ModelSpec(spec.base.repo, spec.base)])):
+    for part in (spec, *(ModelSpec(base.repo, base) for base in spec.bases)):
         started_s, told = time.monotonic(), Told(as_json=False)
         manifest = sources.snapshot(part, told).manifest
         size, seconds = megabytes(manifest.size_bytes), time.monotonic() - started_s

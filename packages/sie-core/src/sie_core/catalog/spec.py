@@ -177,6 +177,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
         default_instruction: what `{instruction}` is when a query names none.
         causal: whether a token sees only those before it; None: as the architecture has it.
         base: the repository with the network's configuration and the tokenizer, where `source` lacks them (GLiNER).
+        labels_base: likewise for the network of the labels, of a GLiNER that has one of their own.
         variants: by the name that `options.profile` gives.
     """
 
@@ -195,6 +196,7 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     default_instruction: str | None = None
     causal: bool | None = None
     base: Source | None = None
+    labels_base: Source | None = None
     variants: dict[str, Variant] = {}
 
     @property
@@ -204,6 +206,11 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
     @property
     def revision(self) -> Revision | None:
         return self.source.revision if self.source is not None else None
+
+    @property
+    def bases(self) -> tuple[Source, ...]:
+        """The repositories beside its own that it cannot be loaded without."""
+        return tuple(source for source in (self.base, self.labels_base) if source is not None)
 
     @property
     def outputs(self) -> tuple[OutputKind, ...]:
@@ -227,13 +234,14 @@ class ModelSpec(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=T
 def check_spec(spec: ModelSpec) -> None:
     """Raises `ValueError` for a value of the right type that cannot be meant."""
     parse_model_id(spec.id)
-    for source in (spec.source, spec.base):
+    for source in (spec.source, *spec.bases):
         if source is not None:
             parse_model_id(source.repo)
             if source.revision is not None:
                 parse_revision(source.revision)
-    if spec.base is not None and (spec.extract is None or spec.extract.head != "spans"):
-        raise ValueError("`base` is for the head `spans`: every other model has all of its files in one repository")
+    if spec.bases and (spec.extract is None or spec.extract.head != "spans"):
+        named = "base" if spec.base is not None else "labels_base"
+        raise ValueError(f"`{named}` is for the head `spans`: every other model has all of its files in one repository")
     if spec.max_tokens is not None and spec.max_tokens < LEAST_TOKENS:
         raise ValueError(f"`max_tokens` is {spec.max_tokens}: want at least {LEAST_TOKENS}, two of them special tokens")
     if spec.dense is not None and spec.dense.dim is not None and spec.dense.dim < 1:

@@ -10,16 +10,17 @@ from sie_core.catalog.derive import CONFIG, STATIC, Derived, derive
 from sie_core.catalog.spec import ModelSpec
 from sie_server.models.adapting import AdaptingNetwork
 from sie_server.models.backbones.asked import Asked
-from sie_server.models.backbones.known import BACKBONES, Backbone
+from sie_server.models.backbones.known import BACKBONES
 from sie_server.models.calls import LoadError, Precision, Take
-from sie_server.models.checkpoint import Checkpoint, open_checkpoint
+from sie_server.models.checkpoint import open_checkpoint
 from sie_server.models.choosing import dims_of, heads_of, tasks_of
 from sie_server.models.choosing_vectors import batch_tokens_of, with_layers
 from sie_server.models.engines import Device, EngineName, open_engine
 from sie_server.models.heads import gliclass, spans
 from sie_server.models.heads.head import HIDDEN
+from sie_server.models.labelled import load_labelled
 from sie_server.models.lora import read_lora
-from sie_server.models.model import LoadedModel, Network, Tower
+from sie_server.models.model import LoadedModel, Network, OneNetwork
 from sie_server.models.ops.adapted import AdaptedOps, Loras
 from sie_server.models.ops.protocol import Ops
 from sie_server.models.pictured import PICTURED, load_pictured
@@ -34,6 +35,7 @@ def load(
     folder: Path,
     *,
     base: Path | None = None,
+    labels_base: Path | None = None,
     precision: Precision | Literal["auto"],
     streams: int,
     threads: int,
@@ -46,7 +48,7 @@ def load(
 
     Args:
         folder: of the snapshot, verified.
-        base: of the snapshot of the spec's base, likewise.
+        base: of the snapshot of the spec's base, likewise; `labels_base` of that of its labels.
         precision: of the linear layers; `auto` takes the faster on this device.
         streams: how many batches run at once, each on a thread of the caller's.
         threads: of each stream.
@@ -57,7 +59,7 @@ def load(
     Raises:
         LoadError: the snapshot, or what is asked of it, cannot be served.
     """
-    derived = _derived(spec, folder, base)
+    derived = _derived(spec, folder, base, labels_base)
     at = folder / derived.folder
     if derived.architecture == STATIC:
         when_imported()
@@ -67,6 +69,21 @@ def load(
         return load_pictured(
             derived,
             at,
+            precision=precision,
+            streams=streams,
+            threads=threads,
+            engine=engine,
+            device=device,
+            when_imported=when_imported,
+            take=take,
+        )
+    if derived.labels is not None:
+        return load_labelled(
+            derived,
+            derived.labels,
+            at,
+            base=base,
+            labels_base=labels_base,
             precision=precision,
             streams=streams,
             threads=threads,
@@ -103,7 +120,7 @@ def load(
         ops = opened.ops(checkpoint, decided)
         adapted: Ops[Any] = cast(Ops[Any], AdaptedOps(ops, loras)) if loras.layers else ops
         told = gliclass.told_apart(heads.values(), adapted)
-        hidden = backbone.build(told, config, _prefix(backbone, checkpoint, outer))
+        hidden = backbone.build(told, config, backbone.prefix_in(checkpoint, outer))
         ops.output(HIDDEN, hidden)
         for head in heads.values():
             head.build(adapted, hidden)
@@ -115,7 +132,7 @@ def load(
         name=spec.id,
         dims=dims_of(derived),
         max_tokens=derived.max_tokens,
-        text=Tower(adapting or network(Loras()), heads),
+        text=OneNetwork(adapting or network(Loras()), heads),
         tasks=tasks_of(derived, folder, tokenizer.result(), heads),
         loras=None if adapting is None else lambda name, at, told: adapting.add(read_lora(name, at, checkpoint), told),
         with_lora=with_lora,
@@ -125,25 +142,15 @@ def load(
     )
 
 
-def _derived(spec: ModelSpec, folder: Path, base: Path | None) -> Derived:
+def _derived(spec: ModelSpec, folder: Path, base: Path | None, labels_base: Path | None) -> Derived:
     try:
-        return derive(spec, partial(_read, folder), partial(_read, base))
+        return derive(spec, partial(_read, folder), partial(_read, base), partial(_read, labels_base))
     except ValueError as error:
         raise LoadError(f"`{spec.id}` in `{folder}`: {error}") from error
 
 
 def _read(folder: Path | None, path: str) -> bytes | None:
     return (folder / path).read_bytes() if folder is not None and (folder / path).is_file() else None
-
-
-def _prefix(backbone: Backbone, checkpoint: Checkpoint, outer: str) -> str:
-    """The one that the checkpoint has; the first where it has none, so that what is missing is named.
-
-    Args:
-        outer: what stands before it, of a network inside another.
-    """
-    prefixes = [outer + prefix for prefix in backbone.prefixes]
-    return next((prefix for prefix in prefixes if prefix + backbone.probe in checkpoint), prefixes[0])
 
 
 class _Meanwhile(Generic[T]):

@@ -112,6 +112,21 @@ TASK_OF: Mapping[type, Task] = {Encode: "encode", Score: "score", Extract: "extr
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a sequence is read for, where another network reads that before it.
+
+    Attributes:
+        labels: each one's tokens, (tokens,) int32, special tokens included.
+        threshold: what a score must be over.
+        vectors: (labels, …) float32, what that network made of them; None before it ran.
+    """
+
+    labels: tuple[NDArray[np.int32], ...]
+    threshold: float
+    vectors: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Prepared:
     """One sequence, tokenised: what a batch is made of.
 
@@ -130,6 +145,7 @@ class Prepared:
         words: (tokens,) int32, which word of a text a token begins, from 1, or 0; None where words are of no account.
         patches: (tokens, values) float32 of a picture, one row a token; None for a text.
         lora: the LoRA that its linear layers use; None for the model as it is.
+        asked: what it is read for; None where nothing is read before it.
         detail: what its own task must remember of it, for `finish` or a head.
         known: what it becomes, where that takes no network.
     """
@@ -148,6 +164,7 @@ class Prepared:
     words: NDArray[np.int32] | None = None
     patches: NDArray[np.float32] | None = None
     lora: str | None = None
+    asked: Asked | None = None
     detail: object = None
     known: "Output | None" = None
 

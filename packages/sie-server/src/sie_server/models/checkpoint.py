@@ -87,7 +87,7 @@ class Checkpoint:
         self._tensors = tensors
         self._copies: dict[str, NDArray[Any]] = {}
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._tensors
 
     def names(self) -> tuple[str, ...]:

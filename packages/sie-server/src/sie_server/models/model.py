@@ -61,12 +61,27 @@ class Network(Protocol):
     def close(self) -> None: ...
 
 
+class Tower(Protocol):
+    """What texts, or pictures, go through."""
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """The first says what it computes in."""
+        ...
+
+    def run(self, items: Sequence[Prepared], *, stream: int) -> list[Output]: ...
+
+
 @dataclass(frozen=True)
-class Tower:
+class OneNetwork:
     """A network and what is read off its passes."""
 
     network: Network
     heads: Mapping[Wanted, Head]
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return (self.network,)
 
     def run(self, items: Sequence[Prepared], *, stream: int) -> list[Output]:
         tokens = pack_prepared(items)
@@ -93,6 +108,7 @@ class LoadedModel:
         with_lora: the variants that have one.
         query_apart: whether `score` reads the query once, by itself, and not with each item.
         labels_apart: whether `extract` reads each item once with each label, and not with all of them.
+        labels_once: whether a call's labels are read once, and not with each of its items.
     """
 
     name: str
@@ -107,14 +123,15 @@ class LoadedModel:
     with_lora: frozenset[str] = frozenset()
     query_apart: bool = False
     labels_apart: bool = False
+    labels_once: bool = False
 
     @property
     def precision(self) -> Precision:
-        return self.text.network.precision
+        return self.text.networks[0].precision
 
     @property
     def memory_bytes(self) -> int:
-        return sum(tower.network.memory_bytes for tower in self._towers)
+        return sum(network.memory_bytes for network in self._networks)
 
     def estimate_tokens(self, call: Call) -> int:
         """From the texts' lengths alone, four bytes a token: most English has four and a half, Chinese three."""
@@ -129,11 +146,13 @@ class LoadedModel:
                 most = _BYTES_PER_TOKEN * (self.max_tokens - _SPECIAL_TOKENS)
                 size = paired_bytes([_part(one) for one in inputs], [_part(one) for one in labels], most=most)
                 return size // _BYTES_PER_TOKEN + _SPECIAL_TOKENS * len(inputs) * len(labels)
+            case Extract(inputs=inputs, labels=labels) if self.labels_once:
+                return sum(self._estimate(one) for one in (*inputs, *labels))
             case Extract(inputs=inputs, labels=labels):
                 return sum(self._estimate(one, *labels) for one in inputs)
 
     def prepare(self, call: Call) -> list[Prepared]:
-        _refuse_repeated(call)
+        _refuse_repeated(call, labels_once=self.labels_once)
         prepared = self._task(call).prepare(call)
         if call.variant in self.with_lora:
             return [replace(one, lora=call.variant) for one in prepared]
@@ -171,16 +190,16 @@ class LoadedModel:
 
     def settle(self) -> None:
         """Waits until it is as fast as it will be."""
-        for tower in self._towers:
-            tower.network.settle()
+        for network in self._networks:
+            network.settle()
 
     def close(self) -> None:
-        for tower in self._towers:
-            tower.network.close()
+        for network in self._networks:
+            network.close()
 
     @property
-    def _towers(self) -> tuple[Tower, ...]:
-        return (self.text,) if self.pictures is None else (self.text, self.pictures)
+    def _networks(self) -> tuple[Network, ...]:
+        return self.text.networks + (() if self.pictures is None else self.pictures.networks)
 
     def _task(self, call: Call) -> TaskOf:
         name = TASK_OF[type(call)]
@@ -195,9 +214,9 @@ class LoadedModel:
         return min(sum(map(_part, parts)) // _BYTES_PER_TOKEN + _SPECIAL_TOKENS, self.max_tokens)
 
 
-def _refuse_repeated(call: Call) -> None:
+def _refuse_repeated(call: Call, *, labels_once: bool) -> None:
     beside = {"instruction": len(call.instruction or "")}
-    if isinstance(call, Extract):
+    if isinstance(call, Extract) and not labels_once:
         beside["labels"] = sum(map(len, call.labels))
     for name, characters in beside.items():
         if characters * len(call.inputs) > _MOST_REPEATED:

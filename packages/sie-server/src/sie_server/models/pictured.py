@@ -18,7 +18,7 @@ from sie_server.models.choosing import prompts_of
 from sie_server.models.engines import Device, EngineName, open_engine
 from sie_server.models.heads.features import FEATURES, Features
 from sie_server.models.heads.head import HIDDEN
-from sie_server.models.model import LoadedModel, Tower
+from sie_server.models.model import LoadedModel, OneNetwork
 from sie_server.models.ops.plan import Plan, plan_batch
 from sie_server.models.ops.protocol import Ops
 from sie_server.models.pictures import PictureReader, load_pictures
@@ -64,12 +64,12 @@ def load_pictured(
     decided = opened.precision_for(precision)
     take(opened.held_bytes(checkpoint.predicted(decided)))
 
-    def tower(build: Callable[[Ops[Any], VisionConfig], tuple[Any, Any]], warm: Plan | None) -> Tower:
+    def tower(build: Callable[[Ops[Any], VisionConfig], tuple[Any, Any]], warm: Plan | None) -> OneNetwork:
         ops = opened.ops(checkpoint, decided)
         hidden, vectors = build(ops, config)
         ops.output(HIDDEN, hidden)
         ops.output(FEATURES, vectors)
-        return Tower(ops.compiled(streams=streams, threads=threads, warm=warm), {"dense": features})
+        return OneNetwork(ops.compiled(streams=streams, threads=threads, warm=warm), {"dense": features})
 
     return LoadedModel(
         name=derived.given.id,

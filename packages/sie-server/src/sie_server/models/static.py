@@ -21,7 +21,7 @@ from sie_server.models.checkpoint import Checkpoint, Weight, open_checkpoint
 from sie_server.models.choosing import prompts_of
 from sie_server.models.cutting import AT_ONCE, parts, slices
 from sie_server.models.heads.features import FEATURES, Features
-from sie_server.models.model import LoadedModel, Tower
+from sie_server.models.model import LoadedModel, OneNetwork
 from sie_server.models.ops.plan import Plan
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tokenizing import FILE, Tokenized
@@ -168,7 +168,7 @@ def load_static(derived: Derived, folder: Path) -> LoadedModel:
         name=spec.id,
         dims={"dense": dim},
         max_tokens=derived.max_tokens,
-        text=Tower(table, {"dense": Features(derived.truncate_dim, derived.rescaled)}),
+        text=OneNetwork(table, {"dense": Features(derived.truncate_dim, derived.rescaled)}),
         tasks={"encode": EncodeTexts(spec.id, {"dense": dim}, tokenizer, prompts_of(derived), normalize)},
     )
 

@@ -16,6 +16,7 @@ import msgspec
 
 from sie_core.catalog.derive.dense import check_truncate_dim, complete_dense
 from sie_core.catalog.derive.extract import complete_entailment
+from sie_core.catalog.derive.label_network import LabelNetwork, read_label_network
 from sie_core.catalog.derive.labels import ENCODER, complete_labels, read_encoder
 from sie_core.catalog.derive.modules import read_modules
 from sie_core.catalog.derive.multivector import complete_multivector
@@ -51,7 +52,7 @@ from sie_core.catalog.spec import (
     SparseHead,
 )
 
-__all__ = ["CONFIG", "STATIC", "Architecture", "Derived", "Layer", "Reader", "derive"]
+__all__ = ["CONFIG", "STATIC", "Architecture", "Derived", "LabelNetwork", "Layer", "Reader", "derive"]
 
 Architecture = Literal[
     "bert",
@@ -106,6 +107,7 @@ class Derived:
         inside: the key of `config.json` under which the network's own is; None: it is the whole.
         config: the file that says what the network is.
         borrowed: whether the tokenizer is the base's.
+        labels: what reads the labels; None where nothing but the network itself does.
     """
 
     given: ModelSpec
@@ -130,6 +132,7 @@ class Derived:
     inside: str | None = None
     config: str = CONFIG
     borrowed: bool = False
+    labels: LabelNetwork | None = None
 
     @property
     def spec(self) -> ModelSpec:
@@ -147,8 +150,13 @@ class Derived:
         )
 
 
-def derive(spec: ModelSpec, read: Reader, base: Reader = lambda path: None) -> Derived:
-    """The spec, completed; `base` reads the snapshot of its base.
+def derive(
+    spec: ModelSpec,
+    read: Reader,
+    base: Reader = lambda path: None,
+    labels_base: Reader = lambda path: None,
+) -> Derived:
+    """The spec, completed; `base` reads the snapshot of its base, and `labels_base` that of its labels' base.
 
     Raises:
         ValueError: a file is missing or is not what it should be; an architecture, a module or a pooling
@@ -157,7 +165,7 @@ def derive(spec: ModelSpec, read: Reader, base: Reader = lambda path: None) -> D
     if (static := read_static(spec, read)) is not None:
         return _of_static(spec, static, read_json(read, PROMPTS, Prompts, Prompts()))
     if spec.extract is not None and spec.extract.head == "spans":
-        return _of_gliner(spec, read, base)
+        return _of_gliner(spec, read, base, labels_base)
     modules = read_modules(read)
     folder = modules.transformer.path
     where = within(folder, CONFIG)
@@ -218,14 +226,17 @@ def derive(spec: ModelSpec, read: Reader, base: Reader = lambda path: None) -> D
     )
 
 
-def _of_gliner(spec: ModelSpec, read: Reader, base: Reader) -> Derived:
+def _of_gliner(spec: ModelSpec, read: Reader, base: Reader, labels_base: Reader) -> Derived:
     config = read_gliner(spec, read, base)
+    labels = read_label_network(spec, read, labels_base)
+    if labels is not None:
+        _text_architecture(labels.architecture, f"`labels_encoder_config` in `{GLINER}`")
     assert spec.extract is not None
     extract, found = complete_spans(spec.extract)
     max_tokens = spans_max_tokens(spec, read, base, config)
     return Derived(
         given=spec,
-        architecture=_architecture(None, config, GLINER),
+        architecture=_text_architecture(config.model_type, f"`{GLINER}`"),
         folder="",
         lower_case=False,
         max_tokens=max_tokens.value,
@@ -240,6 +251,7 @@ def _of_gliner(spec: ModelSpec, read: Reader, base: Reader) -> Derived:
         inside=ENCODER,
         config=GLINER,
         borrowed=read(TOKENIZER) is None,
+        labels=labels,
     )
 
 
@@ -268,11 +280,21 @@ def _of_static(spec: ModelSpec, static: Static, prompts: Prompts) -> Derived:
 def _architecture(said: str | None, config: Config, where: str) -> Architecture:
     if said is not None and said != config.model_type:
         raise ValueError(f"`architecture` is `{said}`, `model_type` in `{where}` is `{config.model_type}`")
-    for known in get_args(Architecture):
-        if config.model_type == known:
-            return known  # type: ignore[no-any-return]
-    supported = ", ".join(f"`{known}`" for known in get_args(Architecture))
-    raise ValueError(f"`model_type` in `{where}` is `{config.model_type}`: supported are {supported}")
+    return _known(config.model_type, f"`{where}`", get_args(Architecture))
+
+
+def _text_architecture(said: str, where: str) -> Architecture:
+    """Of a network inside another."""
+    return _known(said, where, [one for one in get_args(Architecture) if one not in (*_PICTURED, STATIC)])
+
+
+def _known(said: str, where: str, supported: Sequence[Architecture]) -> Architecture:
+    for known in supported:
+        if said == known:
+            return known
+    raise ValueError(
+        f"`model_type` in {where} is `{said}`: supported are {', '.join(f'`{known}`' for known in supported)}"
+    )
 
 
 def _max_tokens(spec: ModelSpec, read: Reader, folder: str, config: Config, length: Length) -> Found[int]:

@@ -76,14 +76,14 @@ def _check_base(spec: ModelSpec, config: _Config) -> None:
             f"repository. Set `base.repo` in the spec of `{spec.id}`; `model_name` in `{GLINER}` is "
             f"`{config.model_name}`"
         )
-    if _is_model_id(config.model_name) and config.model_name != spec.base.repo:
+    if is_model_id(config.model_name) and config.model_name != spec.base.repo:
         raise ValueError(
             f"`base.repo` in the spec of `{spec.id}` is `{spec.base.repo}`, `model_name` in `{GLINER}` is "
             f"`{config.model_name}`"
         )
 
 
-def _is_model_id(name: str) -> bool:
+def is_model_id(name: str) -> bool:
     """Whether it can be a repository; a model may have been made from a folder of its authors."""
     try:
         return "/" in parse_model_id(name)

@@ -1,6 +1,6 @@
 """Which backbone a snapshot's `config.json` asks for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,15 @@ class Backbone:
     prefixes: tuple[str, ...]
     probe: str
     adapt: Callable[[Any, Asked], Any] = seen_both_ways
+
+    def prefix_in(self, names: Container[str], outer: str = "") -> str:
+        """The one that a checkpoint's names have; the first where they have none, so that what is missing is named.
+
+        Args:
+            outer: what stands before it, of a network inside another.
+        """
+        prefixes = [outer + prefix for prefix in self.prefixes]
+        return next((prefix for prefix in prefixes if prefix + self.probe in names), prefixes[0])
 
 
 def _decoder(read: Callable[[bytes], Any]) -> Backbone:

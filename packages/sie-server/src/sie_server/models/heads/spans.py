@@ -7,7 +7,7 @@ vector, once a label. For a BERT-base that is 24 matrices of the width's square 
 backbone has.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,8 +29,12 @@ from sie_server.models.heads.words import (
 from sie_server.models.ops.protocol import Activation, Ops
 
 GLINER: Final = "gliner_config.json"
+Floats = NDArray[np.float32]
+
 NETWORK: Final = "token_rep_layer.bert_layer.model."
 """Before the tensors' names of the network inside."""
+
+_SPANS: Final = "span_rep_layer.span_rep_layer."
 
 STARTS: Final = "span_starts"
 ENDS: Final = "span_ends"
@@ -64,6 +68,7 @@ class _Config(msgspec.Struct, frozen=True):
     represent_spans: bool = False
     precomputed_prompts_mode: bool | None = None
     span_encoder_config: dict[str, Any] | None = None
+    post_fusion_schema: str | None = None
     labels_encoder: str | None = None
     labels_decoder: str | None = None
     relations_layer: str | None = None
@@ -75,7 +80,9 @@ class _Config(msgspec.Struct, frozen=True):
         return -1 in (self.class_token_index, self.vocab_size)
 
 
-_SERVED: Final[dict[str, tuple[Any, ...]]] = {
+_Served = Mapping[str, tuple[Any, ...]]
+
+_SERVED: Final[_Served] = {
     "span_mode": _MODES,
     "subtoken_pooling": ("first",),
     "words_splitter_type": ("whitespace",),
@@ -87,6 +94,12 @@ _SERVED: Final[dict[str, tuple[Any, ...]]] = {
     "labels_decoder": (None,),
     "relations_layer": (None,),
 }
+
+_SERVED_APART: Final[_Served] = {name: values for name, values in _SERVED.items() if name != "labels_encoder"} | {
+    "span_mode": ("markerV0",),
+    "post_fusion_schema": (None, ""),
+}
+"""Of those that read their labels apart."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +131,16 @@ class Spans:
     labels: Labels
 
     def build(self, ops: Ops[X], hidden: X) -> None:
-        if self.size != self.width:
-            hidden = _linear(ops, hidden, "token_rep_layer.projection", self.width, self.size)
+        hidden = narrowed(ops, hidden, "token_rep_layer.projection", self.width, self.size)
         words = ops.gather(hidden, ops.feed(WORD_ROWS))
         for layer in range(self.layers):
             words = self._both_ways(ops, words, layer)
         labels = ops.gather(hidden, ops.feed(self.labels.rows))
-        (self._of_tokens if self.mode == TOKEN_LEVEL else self._of_spans)(ops, words, labels)
+        if self.mode == TOKEN_LEVEL:
+            self._of_tokens(ops, words, labels)
+        else:
+            output_words(ops, words, self.size)
+            output_labels(ops, labels, self.size)
 
     def read(self, done: Pass) -> Sequence[NDArray[np.float32]]:
         words = [0 if item.words is None else int((item.words > 0).sum()) for item in done.items]
@@ -147,21 +163,10 @@ class Spans:
             found.append(ops.gather(made, ops.feed(cells)))
         return ops.concat(found)
 
-    def _of_spans(self, ops: Ops[X], words: X, labels: X) -> None:
-        size, at = self.size, "span_rep_layer.span_rep_layer."
-        first, last = (self._projected(ops, words, at + name, "relu") for name in ("project_start", "project_end"))
-        over = ops.weight(at + "out_project.0.weight", (4 * size, 2 * size))
-        of_first, of_last = ops.once(over, lambda whole: ops.split(whole, [size, size]))
-        ops.output(STARTS, ops.linear(first, of_first, ops.weight(at + "out_project.0.bias", (4 * size,))))
-        ops.output(ENDS, ops.linear(last, of_last))
-        asked = self._projected(ops, labels, "prompt_rep_layer", None)
-        ops.output(LABELS, ops.product(asked, ops.weight(at + "out_project.3.weight", (size, 4 * size))))
-        ops.output(OFFSETS, ops.multiply(asked, ops.weight(at + "out_project.3.bias", (size,))))
-
     def _of_tokens(self, ops: Ops[X], words: X, labels: X) -> None:
         size = self.size
-        word, both_word = ops.split(_linear(ops, words, "scorer.proj_token", size, 2 * size), [size, size])
-        label, both_label = ops.split(_linear(ops, labels, "scorer.proj_label", size, 2 * size), [size, size])
+        word, both_word = ops.split(linear(ops, words, "scorer.proj_token", size, 2 * size), [size, size])
+        label, both_label = ops.split(linear(ops, labels, "scorer.proj_label", size, 2 * size), [size, size])
         over = ops.weight("scorer.out_mlp.0.weight", (4 * size, 3 * size))
         of_word, of_label, of_both = ops.once(over, lambda whole: ops.split(whole, [size] * 3))
         pair_words, pair_labels = ops.feed(self.labels.pair_words), ops.feed(self.labels.pair_labels)
@@ -171,13 +176,8 @@ class Spans:
             ops.gather(ops.linear(word, of_word, bias), pair_words),
             ops.gather(ops.linear(label, of_label), pair_labels),
         )
-        met = ops.activation(ops.add(ops.linear(both, of_both), apart), "relu")
-        ops.output(PAIRS, _linear(ops, met, "scorer.out_mlp.3", 4 * size, 3))
-
-    def _projected(self, ops: Ops[X], x: X, at: str, activation: Activation | None) -> X:
-        wide = _linear(ops, x, at + ".0", self.size, 4 * self.size, activation="relu")
-        narrow = _linear(ops, wide, at + ".3", 4 * self.size, self.size)
-        return narrow if activation is None else ops.activation(narrow, activation)
+        summed = ops.activation(ops.add(ops.linear(both, of_both), apart), "relu")
+        ops.output(PAIRS, linear(ops, summed, "scorer.out_mlp.3", 4 * size, 3))
 
     def _read(self, done: Pass, words: list[int], labels: list[int]) -> list[NDArray[np.float32]]:
         found: list[NDArray[np.float32]] = []
@@ -188,8 +188,7 @@ class Spans:
             logits = np.full((some_words, self.max_width, some_labels), -np.inf, np.float32)
             for more in range(min(self.max_width, some_words)):
                 until = some_words - more
-                met = np.maximum(starts[:until] + ends[more:], np.float32(0))
-                logits[:until, more] = met @ asked.T + offsets.sum(1)
+                logits[:until, more] = met(starts, ends, more) @ asked.T + offsets.sum(1)
             found.append(logits)
             word, label = word + some_words, label + some_labels
         return found
@@ -204,6 +203,34 @@ class Spans:
         return found
 
 
+def narrowed(ops: Ops[X], x: X, at: str, width: int, size: int) -> X:
+    """(…, width) → (…, size), by a layer that is only there where the two differ."""
+    return x if size == width else linear(ops, x, at, width, size)
+
+
+def output_words(ops: Ops[X], words: X, size: int) -> None:
+    """What each word, (W, size), is worth as the first of a span and as its last."""
+    at = _SPANS
+    first, last = (_projected(ops, words, at + name, size, "relu") for name in ("project_start", "project_end"))
+    over = ops.weight(at + "out_project.0.weight", (4 * size, 2 * size))
+    of_first, of_last = ops.once(over, lambda whole: ops.split(whole, [size, size]))
+    ops.output(STARTS, ops.linear(first, of_first, ops.weight(at + "out_project.0.bias", (4 * size,))))
+    ops.output(ENDS, ops.linear(last, of_last))
+
+
+def output_labels(ops: Ops[X], labels: X, size: int) -> None:
+    """What a span is multiplied with for each label, (N, size), and what is added."""
+    asked = _projected(ops, labels, "prompt_rep_layer", size, None)
+    ops.output(LABELS, ops.product(asked, ops.weight(_SPANS + "out_project.3.weight", (size, 4 * size))))
+    ops.output(OFFSETS, ops.multiply(asked, ops.weight(_SPANS + "out_project.3.bias", (size,))))
+
+
+def met(starts: Floats, ends: Floats, more: int) -> Floats:
+    """The spans of so many words more than one: what is multiplied with a label's, (spans, 4 · size)."""
+    found: Floats = np.maximum(starts[: len(starts) - more] + ends[more:], np.float32(0))
+    return found
+
+
 def own_tokens(data: bytes) -> tuple[str, ...]:
     """The tokens that the tokenizer has beside its own, in the order of their ids, of a `gliner_config.json`.
 
@@ -213,12 +240,12 @@ def own_tokens(data: bytes) -> tuple[str, ...]:
     return (_UNUSED, config.ent_token, config.sep_token) if config.is_open else ()
 
 
-def completed(data: bytes, of_base: bytes | None, vocabulary: int) -> bytes:
+def completed(data: bytes, of_base: bytes | None, vocabulary: int | None = None) -> bytes:
     """A `gliner_config.json` that says everything, as gliner `_resize_token_embeddings` completes it.
 
     Args:
         of_base: the base's `config.json`.
-        vocabulary: how many tokens there are, `own_tokens` among them.
+        vocabulary: how many tokens there are, `own_tokens` among them; None: none were added.
 
     Raises:
         LoadError: neither says what the network is.
@@ -227,8 +254,9 @@ def completed(data: bytes, of_base: bytes | None, vocabulary: int) -> bytes:
     if config.encoder_config is None:
         if of_base is None:
             raise LoadError(f"`{GLINER}` has no `encoder_config`, which says what its network is, and there is no base")
-        whole["encoder_config"] = msgspec.json.decode(of_base) | {"vocab_size": config.vocab_size}
-    if config.is_open:
+        said = {} if config.vocab_size == -1 else {"vocab_size": config.vocab_size}
+        whole["encoder_config"] = msgspec.json.decode(of_base) | said
+    if config.is_open and vocabulary is not None:
         whole["encoder_config"]["vocab_size"] = whole["vocab_size"] = vocabulary
         whole["class_token_index"] = vocabulary - 2
     return msgspec.json.encode(whole)
@@ -256,11 +284,7 @@ def read_spans(data: bytes, token: Callable[[str], int]) -> Spans:
     Raises:
         LoadError: a part of GLiNER that is not served, or a tokenizer that is not its own.
     """
-    config = read_json(data, _Config, "a GLiNER")
-    for name, served in _SERVED.items():
-        if getattr(config, name) not in served:
-            known = ", ".join(f"`{one}`" for one in served)
-            raise LoadError(f"`{name}` in `{GLINER}` is `{getattr(config, name)}`: supported is {known}")
+    config = _read(data, _SERVED)
     marker = token(config.ent_token)
     if marker != config.class_token_index:
         raise LoadError(
@@ -268,12 +292,8 @@ def read_spans(data: bytes, token: Callable[[str], int]) -> Spans:
             f"is {marker}",
             hint="save the model with gliner's own `save_pretrained`, which adds its tokens",
         )
-    network = msgspec.json.decode(network_config(data))
-    width = network.get("hidden_size")
-    if not isinstance(width, int):
-        raise LoadError(f"`encoder_config` in `{GLINER}` has no `hidden_size`")
     return Spans(
-        width=width,
+        width=width_of(network_config(data), "encoder_config"),
         size=config.hidden_size,
         layers=max(config.num_rnn_layers, 0),
         mode=config.span_mode,
@@ -285,6 +305,48 @@ def read_spans(data: bytes, token: Callable[[str], int]) -> Spans:
     )
 
 
-def _linear(ops: Ops[X], x: X, at: str, inputs: int, outputs: int, *, activation: Activation | None = None) -> X:
+@dataclass(frozen=True)
+class Shape:
+    """What a `gliner_config.json` says of spans and of labels that are read apart; as of `Spans`."""
+
+    size: int
+    max_width: int
+    max_words: int
+
+
+def read_shape(data: bytes) -> Shape:
+    """Of a GLiNER that reads its labels apart. The LSTM over words that its checkpoint may have is used by none.
+
+    Raises:
+        LoadError: a part of GLiNER that is not served.
+    """
+    config = _read(data, _SERVED_APART)
+    return Shape(config.hidden_size, config.max_width, config.max_len)
+
+
+def width_of(network: bytes, where: str) -> int:
+    """The width of a network's hidden state, of its `config.json`."""
+    width = msgspec.json.decode(network).get("hidden_size")
+    if not isinstance(width, int):
+        raise LoadError(f"`{where}` in `{GLINER}` has no `hidden_size`")
+    return width
+
+
+def _read(data: bytes, served: _Served) -> _Config:
+    config = read_json(data, _Config, "a GLiNER")
+    for name, values in served.items():
+        if getattr(config, name) not in values:
+            known = ", ".join(f"`{one}`" for one in values)
+            raise LoadError(f"`{name}` in `{GLINER}` is `{getattr(config, name)}`: supported is {known}")
+    return config
+
+
+def _projected(ops: Ops[X], x: X, at: str, size: int, activation: Activation | None) -> X:
+    wide = linear(ops, x, at + ".0", size, 4 * size, activation="relu")
+    narrow = linear(ops, wide, at + ".3", 4 * size, size)
+    return narrow if activation is None else ops.activation(narrow, activation)
+
+
+def linear(ops: Ops[X], x: X, at: str, inputs: int, outputs: int, *, activation: Activation | None = None) -> X:
     weight, bias = ops.weight(at + ".weight", (outputs, inputs)), ops.weight(at + ".bias", (outputs,))
     return ops.linear(x, weight, bias, activation=activation)

@@ -7,13 +7,13 @@ their square.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-MOST_CANDIDATES: Final = 100_000
-"""Spans over the threshold, of one text; more are no answer to anything."""
+from sie_server.models.heads.labelled_spans import MOST_CANDIDATES, Candidates, sigmoid
+
+__all__ = ["MOST_CANDIDATES", "Span", "TooManyError", "kept", "sigmoid", "spans_of", "spans_of_tokens", "spans_over"]
 
 Floats = NDArray[np.float32]
 
@@ -60,6 +60,14 @@ def spans_of_tokens(logits: Floats, threshold: float) -> list[Span]:
     return found
 
 
+def spans_over(found: Candidates | None) -> list[Span]:
+    """The spans that a head found to be over the threshold; None: too many."""
+    if found is None:
+        raise TooManyError
+    columns = (found.first, found.last, found.label, found.scores)
+    return [Span(*one) for one in zip(*(column.tolist() for column in columns), strict=True)]
+
+
 def kept(spans: Sequence[Span], words: int, *, flat: bool, multi_label: bool) -> list[Span]:
     """Greedily the best, in the order of their first words.
 
@@ -82,13 +90,6 @@ def kept(spans: Sequence[Span], words: int, *, flat: bool, multi_label: bool) ->
         if free:
             found.append(span)
     return sorted(found, key=lambda one: one.first)
-
-
-def sigmoid(logits: Floats) -> Floats:
-    # By the exponential of what is not positive: of the other it may be infinite.
-    falling = np.exp(-np.abs(logits))
-    scores: Floats = (np.where(logits >= 0, np.float32(1), falling) / (np.float32(1) + falling)).astype(np.float32)
-    return scores
 
 
 def _check(candidates: int) -> None:

@@ -1,9 +1,9 @@
-"""Named stretches of a text, by a model that reads the labels before it: GLiNER.
+"""Named stretches of a text, by a model that reads the labels before it, or apart: GLiNER.
 
 Follows gliner 0.2.29 `model.py` (`inference`), `data_processing/processor.py` and `tokenizer.py`
 (`WhitespaceTokenSplitter`). Two differences: a word that the tokenizer makes nothing of, or that is past the longest
 sequence, is left out, where gliner gives its place to the next and a vector of zeros to the last; and labels that leave
-no room for a text are refused, where gliner leaves some of them out.
+no room for a text, or a label that is longer than its network takes, are refused, where gliner cuts them.
 """
 
 import re
@@ -15,13 +15,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sie_core.errors import ApiError
-from sie_server.models.calls import Entity, Extract, Extracted, Output, Prepared, Result
+from sie_server.models.calls import Asked, Entity, Extract, Extracted, Output, Prepared, Result
+from sie_server.models.heads.labelled_spans import Candidates, LabelledSpans
 from sie_server.models.heads.spans import TOKEN_LEVEL, Spans
-from sie_server.models.tasks.decoding import MOST_CANDIDATES, Span, TooManyError, kept, spans_of, spans_of_tokens
+from sie_server.models.tasks.decoding import (
+    MOST_CANDIDATES,
+    Span,
+    TooManyError,
+    kept,
+    spans_of,
+    spans_of_tokens,
+    spans_over,
+)
 from sie_server.models.tasks.task import flag, fraction, refuse_unknown_options, texts_of
 from sie_server.models.tokenizing import Located, TextTokenizer
 
 _WORD: Final = re.compile(r"\w+(?:[-_]\w+)*|\S")
+
+_MOST_LABELS: Final = 1_024
+"""Of labels that are read apart: the others must fit into a sequence. What a batch's spans and so many labels have
+in common is computed at once."""
 
 _THRESHOLD: Final = "threshold"
 _FLAT: Final = "flat_ner"
@@ -56,19 +69,22 @@ class ExtractSpans:
         threshold: what a span's score must be over, where a call does not say.
         multi_label: whether one run of words may be several labels', likewise.
         merge: whether neighbouring spans of one label become one, likewise; its score is that of the first.
+        labels: labels to ids, where another network reads them.
     """
 
     name: str
     tokenizer: TextTokenizer
-    head: Spans
+    head: Spans | LabelledSpans
     threshold: float
     multi_label: bool
     merge: bool
+    labels: TextTokenizer | None = None
 
     def prepare(self, call: Extract) -> list[Prepared]:
-        """One sequence for each item that is not blank: the labels, and its words."""
-        self._settings(call)
-        prompt = self._prompt(call)
+        """One sequence for each item that is not blank: the labels, unless they are read apart, and its words."""
+        settings = self._settings(call)
+        self._check_labels(call)
+        prompt, asked = self._prompt(call.labels), self._asked(call.labels, settings)
         texts = [(index, text) for index, text in enumerate(texts_of(self.name, call.inputs)) if text.strip()]
         places = [[match.span() for match in _WORD.finditer(text)] for _, text in texts]
         words = [
@@ -76,7 +92,7 @@ class ExtractSpans:
             for (_, text), some in zip(texts, places, strict=True)
         ]
         return [
-            self._prepared(index, text, some, found, len(prompt))
+            self._prepared(index, text, some, found, len(prompt), asked)
             for (index, text), some, found in zip(texts, places, self.tokenizer.words(words), strict=True)
         ]
 
@@ -88,8 +104,7 @@ class ExtractSpans:
             results[one.item] = found
         return results
 
-    def _prompt(self, call: Extract) -> list[str]:
-        """The words before every text."""
+    def _check_labels(self, call: Extract) -> None:
         if not call.labels:
             raise ApiError(
                 "INVALID_INPUT",
@@ -99,17 +114,45 @@ class ExtractSpans:
         for index, label in enumerate(call.labels):
             if not label.strip():
                 raise ApiError("INVALID_INPUT", f"`params.labels[{index}]` is blank: want a name")
+
+    def _prompt(self, labels: Sequence[str]) -> list[str]:
+        """The words before every text."""
+        if isinstance(self.head, LabelledSpans):
+            return []
+        for index, label in enumerate(labels):
             for mark in (self.head.entity, self.head.separator):
                 if mark in label:
                     message = f"`params.labels[{index}]` has `{mark}` in it, which says where a label begins or ends"
                     raise ApiError("INVALID_INPUT", message)
-        labels = dict.fromkeys(call.labels)
-        return [*(word for label in labels for word in (self.head.entity, label)), self.head.separator]
+        return [*(word for label in dict.fromkeys(labels) for word in (self.head.entity, label)), self.head.separator]
 
-    def _prepared(self, item: int, text: str, places: list[tuple[int, int]], found: Located, prompt: int) -> Prepared:
+    def _asked(self, labels: Sequence[str], settings: _Settings) -> Asked | None:
+        if self.labels is None:
+            return None
+        distinct = list(dict.fromkeys(labels))
+        if len(distinct) > _MOST_LABELS:
+            raise ApiError(
+                "INVALID_INPUT",
+                f"`params.labels` has {len(distinct):,} labels: model `{self.name}` takes {_MOST_LABELS:,} a call",
+                "send the texts again for the others",
+            )
+        tokens = self.labels(distinct)
+        for label, one in zip(distinct, tokens, strict=True):
+            if one.truncated:
+                raise ApiError(
+                    "INVALID_INPUT",
+                    f"`params.labels[{labels.index(label)}]` has more than the {len(one.ids)} tokens that model "
+                    f"`{self.name}` takes of a label",
+                    "want a shorter one",
+                )
+        return Asked(tuple(one.ids for one in tokens), settings.threshold)
+
+    def _prepared(
+        self, item: int, text: str, places: list[tuple[int, int]], found: Located, prompt: int, asked: Asked | None
+    ) -> Prepared:
         """Of a text whose words begin at number `prompt` of those tokenised."""
         begins = np.flatnonzero((found.words >= prompt) & (np.diff(found.words, prepend=-1) != 0))
-        if found.truncated and not len(begins):
+        if prompt and found.truncated and not len(begins):
             raise ApiError(
                 "INVALID_INPUT",
                 f"the {prompt // 2} labels leave no room for a text in the {len(found.ids)} tokens that model "
@@ -121,10 +164,12 @@ class ExtractSpans:
         words[begins] = np.arange(1, len(begins) + 1, dtype=np.int32)
         seen = tuple(places[index] for index in (found.words[begins] - prompt).tolist())
         truncated = found.truncated or len(places) > self.head.max_words
-        return Prepared(ids, truncated, ("spans",), item, words=words, detail=_Text(text, seen))
+        return Prepared(ids, truncated, ("spans",), item, words=words, asked=asked, detail=_Text(text, seen))
 
     def _unmarked(self, ids: NDArray[np.int32], words: NDArray[np.int32], prompt: int) -> NDArray[np.int32]:
         """A marker that a text has in it is no label."""
+        if isinstance(self.head, LabelledSpans):
+            return ids
         there = (ids == self.head.labels.marker) & (words >= prompt)
         if there.any():
             raise ApiError(
@@ -137,10 +182,8 @@ class ExtractSpans:
         self, one: Prepared, output: Output, labels: tuple[str, ...], settings: _Settings
     ) -> Extracted | ApiError:
         assert isinstance(one.detail, _Text)
-        assert isinstance(output.spans, np.ndarray)
-        read = spans_of_tokens if self.head.mode == TOKEN_LEVEL else spans_of
         try:
-            over = read(output.spans, settings.threshold)
+            over = self._over(output.spans, settings.threshold)
         except TooManyError:
             return ApiError(
                 "INVALID_INPUT",
@@ -151,6 +194,13 @@ class ExtractSpans:
         spans = kept(over, len(one.detail.places), flat=settings.flat, multi_label=settings.multi_label)
         entities = [_entity(one.detail, span, labels) for span in spans]
         return Extracted(entities=tuple(_merged(one.detail.text, entities) if settings.merge else entities))
+
+    def _over(self, found: object, threshold: float) -> list[Span]:
+        if isinstance(self.head, LabelledSpans):
+            assert found is None or isinstance(found, Candidates)
+            return spans_over(found)
+        assert isinstance(found, np.ndarray)
+        return (spans_of_tokens if self.head.mode == TOKEN_LEVEL else spans_of)(found, threshold)
 
     def _settings(self, call: Extract) -> _Settings:
         refuse_unknown_options(self.name, call.options, (_THRESHOLD, _FLAT, _MULTI_LABEL, _MERGE))
