@@ -50,6 +50,12 @@ class EgressSeen(Failure):
     exit_code = 11
 
 
+class Findings(Failure):
+    """What was looked at is not as it should be; each finding was told."""
+
+    exit_code = 12
+
+
 class Partial(Failure):
     """Part of the work is done; the same command goes on from there."""
 
@@ -57,7 +63,7 @@ class Partial(Failure):
 
 
 Expected = Failure | TransferError | TrustError
-_GRAVEST_FIRST = (3, 11, 8, 9, 7, 6, 4, 5, 10)
+_GRAVEST_FIRST = (3, 11, 8, 9, 7, 6, 4, 5, 12, 10)
 
 
 class Several(Failure):

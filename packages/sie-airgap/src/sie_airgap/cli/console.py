@@ -46,6 +46,15 @@ class Console:
         click.echo(msgspec.json.encode(facts).decode() if self.as_json else text)
 
 
+def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines, each column as wide as its longest cell; the last as it is."""
+    table = [heads, *rows]
+    widths = [max(len(row[at]) for row in table) for at in range(len(heads) - 1)]
+    return [
+        "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in table
+    ]
+
+
 def output_option(command: F) -> F:
     """`--output text|json`, which arrives as `output`."""
     return click.option(

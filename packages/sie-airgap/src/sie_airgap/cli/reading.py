@@ -80,7 +80,7 @@ def _begins(digest: str, what: str) -> bool:
 def diff(old: Path, new: Path, output: str) -> None:
     """Say what changed from OLD to NEW, which are locks, stores or archives, and how much NEW has that OLD lacks."""
     console = Console(output)
-    before, after = _lock(old), _lock(new)
+    before, after = read_any_lock(old), read_any_lock(new)
     changes, heavy = difference(before, after), weight(before, after)
     told = [*lines(changes), *_order(before, after)]
     if changes:
@@ -108,7 +108,8 @@ def _order(before: Lock, after: Lock) -> Iterator[str]:
         yield f"number {after.serial} does not follow number {before.serial} directly: its `previous` is another lock"
 
 
-def _lock(path: Path) -> Lock:
+def read_any_lock(path: Path) -> Lock:
+    """The lock of a file, a store, a folder of volumes or one volume."""
     if path.is_dir():
         return lock_of(BlobFolder(path)) if is_store(path) else read_media([path]).lock
     if path.suffix == ".tar":
