@@ -164,7 +164,7 @@ def test_token_from_a_file_loses_its_line_end_and_no_other_is_shown(served: tupl
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:application/json,[]"])
 def test_hub_leads_nowhere_but_over_http(served: tuple[stand_in.Hub, Hub], url: str) -> None:
     with pytest.raises(Unreachable, match="unknown url type"):
-        served[1].get(url if "://" in url else "data://" + url, what="the next page")
+        served[1].get(url if "://" in url else "data://" + url, repo=MODEL, what="the next page")
 
 
 def test_a_hub_is_only_read(served: tuple[stand_in.Hub, Hub]) -> None:

@@ -25,6 +25,10 @@ class AirgapSettings:
     hub_token: Secret | None = setting("HF_TOKEN", None)
     """For gated and private repositories. None: none is sent."""
 
+    ca_bundle: Path | None = setting("REQUESTS_CA_BUNDLE", None)
+    """Certificates of those whom the hub's answers are believed from, a file or a folder. None: those that the system
+    trusts, or the file that `SSL_CERT_FILE` names."""
+
     docker_config: Path | None = setting("DOCKER_CONFIG", None)
     """The folder whose `config.json` holds the logins of registries. None: `~/.docker`."""
 

@@ -5,7 +5,6 @@ fetches at most one range a stream again. What the lock has by digest only (whee
 store when locking. The store gets the lock last: a store that has one is whole.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +15,11 @@ from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.blobs import BlobFolder, fill, held, need_space, write_lock
 from sie_airgap.contents import contents
 from sie_airgap.failures import Incomplete
-from sie_airgap.patience import PatientStore, Wait, patiently
+from sie_airgap.patience import Patience, Wait, patiently
 from sie_airgap.progress import Progress, Task
 from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.artifacts.hf_layout import snapshot_file
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedFile, LockedImage, LockedModel
-from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.transfer import fetch_file
 
@@ -64,12 +62,12 @@ def snapshot(
     hub: Hub,
     open_blob: OpenImageBlob,
     progress: Progress,
-    wait: Wait = time.sleep,
+    wait: Wait | None = None,
 ) -> Missing:
     """Bring the store to the lock; what there was to fetch. A second run fetches nothing.
 
     Args:
-        wait: sleeps until what passes has passed; a test does not.
+        wait: waits until what passes has passed; a test does not. None: sleeps.
 
     Raises:
         TransferError: it did not come; what came is kept for the next run.
@@ -82,8 +80,8 @@ def snapshot(
         with progress.task("snapshot", todo.size_bytes) as task:
             for model, file in todo.files:
                 task.at(f"{model.id} {file.path}")
-                files = PatientStore(hub.store(model.repo, model.revision), say=progress.say, wait=wait)
-                _fetch(files, model, file, store.path(file.digest), task)
+                patience = Patience(say=progress.say, wait=wait)
+                _fetch(hub, model, file, store.path(file.digest), task, patience)
             for image, blob in todo.blobs:
                 task.at(f"{image.reference} {blob.digest[7:19]}")
                 copy = partial(_copy, open_blob, image, blob, store, task)
@@ -93,10 +91,15 @@ def snapshot(
     return todo
 
 
-def _fetch(files: Store, model: LockedModel, file: LockedFile, target: Path, task: Task) -> None:
+def _fetch(hub: Hub, model: LockedModel, file: LockedFile, target: Path, task: Task, patience: Patience) -> None:
+    files = hub.store(model.repo, model.revision)
     name = snapshot_file(model.repo, model.revision, file.path)
+
+    def progress(path: str, size_bytes: int) -> None:
+        task.advance(size_bytes)
+
     try:
-        fetch_file(files, name, target, file.entry, progress=lambda _, size_bytes: task.advance(size_bytes))
+        fetch_file(files, name, target, file.entry, progress=progress, patience=patience)
     except TrustError as error:
         error.hint = (
             "the hub holds something else than it did when this was locked, or something between here and the hub "

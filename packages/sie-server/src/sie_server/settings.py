@@ -63,6 +63,10 @@ class ServeSettings:
     hf_token: Secret | None = setting("HF_TOKEN", None)
     """Token for gated models on the hub. Unset: none is sent."""
 
+    hub_ca_bundle: Path | None = setting("REQUESTS_CA_BUNDLE", None)
+    """Certificates of those whom the hub's answers are believed from, a file or a folder. Unset: those that the system
+    trusts, or the file that `SSL_CERT_FILE` names."""
+
     device: Literal["cpu", "cuda"] = setting("SIE_DEVICE", "cpu")
     """What the models run on: `cpu`, by OpenVINO, or `cuda`, the first CUDA device that the process sees, by torch,
     which the extra `sie-server[cuda]` brings."""

@@ -184,7 +184,7 @@ def _hub(settings: ServeSettings) -> "Hub":
     from sie_core.artifacts.stores.hub import PUBLIC_HUB, Hub
 
     token = settings.hf_token.reveal() if settings.hf_token is not None else None
-    return Hub(settings.hf_endpoint or PUBLIC_HUB, token=token)
+    return Hub(settings.hf_endpoint or PUBLIC_HUB, token=token, ca_bundle=settings.hub_ca_bundle)
 
 
 class _Patience:

@@ -1,6 +1,7 @@
 """What a stand-in does wrong on purpose. Pure: which fault meets a request, and what it makes of an answer."""
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -8,7 +9,7 @@ from fnmatch import fnmatchcase
 import msgspec
 from msgspec import Struct
 
-from sie_testing.web import Answer
+from sie_testing.web import Answer, Request
 
 
 class FaultKind(StrEnum):
@@ -23,7 +24,13 @@ class FaultKind(StrEnum):
     GATED = "gated"
     """Files need a permission that nobody has: 401 without a token, 403 with one. The listing stays open."""
     ETAG = "etag"
-    """The content is called by another ETag than before."""
+    """The content is called by another ETag than before; `If-Range` gets the whole of it."""
+    STALL = "stall"
+    """After `after_bytes` of the body nothing comes any more, and the connection stays open."""
+    WHOLE = "whole"
+    """A range is answered with the whole."""
+    FLIP = "flip"
+    """One bit of the content's byte `after_bytes` is another."""
 
 
 class Fault(Struct, frozen=True, forbid_unknown_fields=True):
@@ -65,6 +72,16 @@ def spent(faults: Iterable[Fault], met: Iterable[Fault]) -> list[Fault]:
     ]
 
 
+def asked(request: Request, met: Sequence[Fault]) -> Request:
+    """The request as a server with these faults understands it."""
+    kinds = {fault.kind for fault in met}
+    if FaultKind.WHOLE in kinds or (FaultKind.ETAG in kinds and "If-Range" in request.headers):
+        headers = copy(request.headers)
+        del headers["Range"]
+        return replace(request, headers=headers)
+    return request
+
+
 def answered(right: Callable[[], Answer], met: Sequence[Fault], *, has_token: bool, is_file: bool) -> Answer:
     """The answer after the faults it met. Under a status nothing was done, so that the call can be made again."""
     answer = Answer(200) if any(fault.kind is FaultKind.STATUS for fault in met) else right()
@@ -78,6 +95,12 @@ def _spoilt(answer: Answer, fault: Fault, *, has_token: bool, is_file: bool) -> 
     match fault.kind:
         case FaultKind.TRUNCATE:
             return replace(answer, cut_after_bytes=fault.after_bytes) if answer.status in (200, 206) else answer
+        case FaultKind.STALL:
+            return replace(answer, stall_after_bytes=fault.after_bytes) if answer.status in (200, 206) else answer
+        case FaultKind.FLIP:
+            return replace(answer, flip_at=fault.after_bytes)
+        case FaultKind.WHOLE:
+            return answer
         case FaultKind.SLOW:
             return replace(answer, bytes_per_s=fault.bytes_per_s)
         case FaultKind.STATUS:

@@ -6,6 +6,7 @@ request bodies, files sent by the kernel, bodies cut short or slowed down on pur
 
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -70,15 +71,21 @@ class Answer:
     Attributes:
         cut_after_bytes: the declared length stays true to the body, and the connection is closed after this much of it.
         bytes_per_s: the body is sent no faster.
+        stall_after_bytes: after this much of the body nothing comes, until the caller hangs up.
+        flip_at: the place, in the file, of a byte that is sent with one bit another.
         close: the connection is closed after the answer, for a body that was not read to its end.
+        sent: told of each piece of the body that goes out.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | FileSlice = b""
     cut_after_bytes: int | None = None
+    stall_after_bytes: int | None = None
     bytes_per_s: int | None = None
+    flip_at: int | None = None
     close: bool = False
+    sent: Callable[[int], None] | None = None
 
     @property
     def length(self) -> int:
@@ -204,9 +211,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send_body(self, answer: Answer) -> None:
         for piece in _pieces(answer):
+            if answer.sent is not None:
+                answer.sent(len(piece))
             self.wfile.write(piece)
             if answer.bytes_per_s is not None:
                 time.sleep(len(piece) / answer.bytes_per_s)
+        if answer.stall_after_bytes is not None and answer.stall_after_bytes < answer.length:
+            self.close_connection = True
+            self.connection.recv(1)  # until the caller has had enough
         if answer.cut_after_bytes is not None and answer.cut_after_bytes < answer.length:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)
@@ -218,16 +230,25 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _pieces(answer: Answer) -> Iterator[bytes]:
-    left = answer.length if answer.cut_after_bytes is None else min(answer.length, answer.cut_after_bytes)
+    limits = (answer.length, answer.cut_after_bytes, answer.stall_after_bytes)
+    left = min(limit for limit in limits if limit is not None)
     step = CHUNK_BYTES if answer.bytes_per_s is None else max(1, answer.bytes_per_s // 20)
     if isinstance(answer.body, bytes):
-        yield from (answer.body[at : min(at + step, left)] for at in range(0, left, step))
+        yield from (_flipped(answer.body[at : min(at + step, left)], at, answer.flip_at) for at in range(0, left, step))
         return
     with answer.body.path.open("rb") as stream:
         stream.seek(answer.body.start)
         while left > 0 and (piece := stream.read(min(step, left))):
             left -= len(piece)
-            yield piece
+            yield _flipped(piece, stream.tell() - len(piece), answer.flip_at)
+
+
+def _flipped(piece: bytes, start: int, flip_at: int | None) -> bytes:
+    if flip_at is None or not start <= flip_at < start + len(piece):
+        return piece
+    altered = bytearray(piece)
+    altered[flip_at - start] ^= 1
+    return bytes(altered)
 
 
 class _Listener(ThreadingHTTPServer):
@@ -258,20 +279,28 @@ class _Listener(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hung up while its request was read is no news; a bug in `answer` is."""
-        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+        """A caller that hung up, or that does not trust us, is no news; a bug in `answer` is."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError, ssl.SSLError)):
             super().handle_error(request, client_address)
 
 
 @contextmanager
-def serving(answer: Callable[[Request], Answer], *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def serving(
+    answer: Callable[[Request], Answer],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    tls: ssl.SSLContext | None = None,
+) -> Iterator[str]:
     """Serves `answer` until the block ends; yields the origin, `http://host:port`. Port 0 takes a free one."""
     handler = type("Handler", (_Handler,), {"answer": staticmethod(answer)})
     listener = _Listener((host, port), handler)
+    if tls is not None:  # the handshake is made by the thread of the connection, when it first reads
+        listener.socket = tls.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=listener.serve_forever, args=(0.05,), name="stand-in", daemon=True)
     thread.start()
     try:
-        yield f"http://{host}:{listener.server_address[1]}"
+        yield f"{'http' if tls is None else 'https'}://{host}:{listener.server_address[1]}"
     finally:
         listener.shutdown()
         listener.hang_up()

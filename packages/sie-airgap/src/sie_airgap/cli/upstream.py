@@ -40,6 +40,6 @@ def hub() -> Hub:
     here = settings()
     token = here.hub_token.reveal() if here.hub_token is not None else None
     try:
-        return Hub(here.hub_endpoint, token=token)
+        return Hub(here.hub_endpoint, token=token, ca_bundle=here.ca_bundle)
     except ValueError as error:
-        raise Misused(f"HF_ENDPOINT: {error}") from error
+        raise Misused(f"HF_ENDPOINT, HF_TOKEN or REQUESTS_CA_BUNDLE: {error}") from error

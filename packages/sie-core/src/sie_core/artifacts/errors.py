@@ -25,6 +25,16 @@ class Unreachable(TransferError):
     """Nobody answered: refused, reset, timed out, or a 5xx."""
 
 
+class Replaced(Unreachable):
+    """The far end began to call the file by another ETag while it came: what has come may not fit the rest."""
+
+
+class RangesIgnored(TransferError):
+    """The far end answers a request for a part with the whole file."""
+
+    transient = False
+
+
 class NotThere(TransferError):
     """The far end answered that it has no such thing."""
 

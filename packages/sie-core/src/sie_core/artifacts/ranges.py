@@ -3,27 +3,54 @@
 The hashing thread reads back what the fetching threads wrote, out of the page cache: it follows them closely
 whatever order ranges come in, holds none of them in memory, and hashes what the disk was given. A range that
 an earlier process finished is hashed on the same way.
+
+A far end that answers a range with the whole file is read in one stream. A connection that delivered something
+before it broke is opened again at once; where nothing came, `Patience` says how long to wait, or gives up.
 """
 
+import functools
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import takewhile
 from pathlib import Path
 from threading import Condition
+from typing import BinaryIO
 
 import msgspec
 from msgspec import Struct
 
 from sie_core.artifacts.digest import Digest
-from sie_core.artifacts.errors import TransferError, TrustError, Unreachable
+from sie_core.artifacts.errors import RangesIgnored, Replaced, TransferError, TrustError, Unreachable
 from sie_core.artifacts.hf_layout import JOURNAL, PARTIAL
 from sie_core.artifacts.manifest import FileEntry
 from sie_core.artifacts.store import Store
 
 RANGE_BYTES = 64 << 20
+SMALLEST_RANGE_BYTES = 4 << 20
+RANGES_OF_A_FILE = 16
+LARGE_BYTES = 32 << 20
+"""Files from here on come in several ranges."""
+
 STREAMS = 4
+Patience = Callable[[TransferError, int], float]
+"""Asked after a failure: how long to wait (s) before the next try. Given how many came one after the other; raises the
+error to give up."""
+
 _PIECE_BYTES = 1 << 18  # small enough to be in the core's own cache when it is written and hashed
+
+
+def impatient(error: TransferError, failures: int) -> float:
+    """The patience of whoever tries again as a whole."""
+    raise error
+
+
+def range_bytes_of(size_bytes: int) -> int:
+    """How long a file's ranges are: a kill costs at most one of them a stream, and each costs a request."""
+    if size_bytes < LARGE_BYTES:
+        return LARGE_BYTES
+    return min(RANGE_BYTES, max(SMALLEST_RANGE_BYTES, -(-size_bytes // RANGES_OF_A_FILE)))
 
 
 def partial_file(target: Path) -> Path:
@@ -57,13 +84,16 @@ class RangedFetch:
         entry: FileEntry,
         *,
         progress: Callable[[str, int], None],
-        range_bytes: int = RANGE_BYTES,
+        patience: Patience = impatient,
+        range_bytes: int | None = None,
     ) -> None:
+        range_bytes = range_bytes or range_bytes_of(entry.size_bytes)
         self._store = store
         self._name = name
         self._target = target
         self._entry = entry
         self._progress = progress
+        self._patience = patience
         self._of = _Of(digest=entry.digest, size_bytes=entry.size_bytes, range_bytes=range_bytes)
         self._count = -(-entry.size_bytes // range_bytes)
         self._arrived = [0] * self._count
@@ -92,6 +122,7 @@ class RangedFetch:
         journal_file(self._target).unlink(missing_ok=True)
 
     def discard(self) -> None:
+        self._progress(self._entry.path, -sum(self._arrived))
         partial_file(self._target).unlink(missing_ok=True)
         journal_file(self._target).unlink(missing_ok=True)
 
@@ -121,14 +152,30 @@ class RangedFetch:
 
     def _fetch_and_hash(self, fd: int, journal: int) -> Digest:
         missing = [number for number in range(self._count) if not self._arrived[number]]
-        with ThreadPoolExecutor(min(STREAMS, max(1, len(missing)))) as pool:
-            for number in missing:
-                pool.submit(self._fetch_range, number, fd, journal)
+        try:
+            return self._hash_beside(
+                [functools.partial(self._fetch_range, number, fd, journal) for number in missing], fd
+            )
+        except RangesIgnored:
+            self._failure = None
+            return self._hash_beside([functools.partial(self._fetch_in_one, fd, journal)], fd)
+
+    def _hash_beside(self, fetches: Sequence[Callable[[], None]], fd: int) -> Digest:
+        with ThreadPoolExecutor(min(STREAMS, max(1, len(fetches)))) as pool:
+            for fetch in fetches:
+                pool.submit(self._stopping, fetch)
             try:
                 return self._hash(fd)
             except BaseException as error:
                 self._stop(error)
                 raise
+
+    def _stopping(self, fetch: Callable[[], None]) -> None:
+        """In a thread of the pool: what goes wrong is handed to the thread that hashes, which raises it."""
+        try:
+            fetch()
+        except BaseException as error:
+            self._stop(error)
 
     def _hash(self, fd: int) -> Digest:
         running = hashlib.sha256()
@@ -157,34 +204,81 @@ class RangedFetch:
             self._changed.notify_all()
 
     def _fetch_range(self, number: int, fd: int, journal: int) -> None:
-        """One range, in a thread of the pool. A connection that delivered something before it broke is opened again."""
-        try:
-            while self._failure is None and (left := self._length(number) - self._arrived[number]):
-                before = self._arrived[number]
-                try:
-                    self._read_some(number, fd, left)
-                except TransferError as error:
-                    if not error.transient or self._arrived[number] == before:
-                        raise
-                if self._arrived[number] == before and self._failure is None:
-                    raise self._short()
-            if self._failure is None:
-                os.write(journal, b"%d\n" % number)
-        except BaseException as error:  # handed to the thread that hashes, which raises it
-            self._stop(error)
+        """One range. It is noted when it is whole."""
+        start = number * self._of.range_bytes
 
-    def _read_some(self, number: int, fd: int, left: int) -> None:
-        """Until the range is full, the stream ends or another range failed."""
-        offset = number * self._of.range_bytes + self._arrived[number]
-        with self._store.open(self._name, start=offset, length=left) as body:
-            while left and self._failure is None and (chunk := body.read(min(_PIECE_BYTES, left))):
-                _write_all(fd, chunk, offset)
-                offset += len(chunk)
-                left -= len(chunk)
+        def read() -> None:
+            offset, left = start + self._arrived[number], self._length(number) - self._arrived[number]
+            with self._store.open(self._name, start=offset, length=left) as body:
+                self._write(body, offset, start + self._length(number), fd)
+
+        self._until(start + self._length(number), self._range_end(number), read)
+        self._note(number, journal)
+
+    def _fetch_in_one(self, fd: int, journal: int) -> None:
+        """All of it from a far end without ranges: what has come is read again and thrown away."""
+
+        def read() -> None:
+            with self._store.open(self._name) as body:
+                skip = left = self._in_a_row()
+                while left and self._failure is None and (chunk := body.read(min(_PIECE_BYTES, left))):
+                    left -= len(chunk)
+                for number in range(skip // self._of.range_bytes, self._count if not left else 0):
+                    start = number * self._of.range_bytes
+                    self._write(body, max(skip, start), start + self._length(number), fd)
+                    if self._arrived[number] == self._length(number):
+                        self._note(number, journal)
+
+        self._until(self._entry.size_bytes, self._in_a_row, read)
+
+    def _until(self, end: int, arrived: Callable[[], int], read: Callable[[], None]) -> None:
+        """`read` until `arrived` tells `end` or another range failed."""
+        failures = 0
+        while self._failure is None and (before := arrived()) < end:
+            try:
+                read()
+                if arrived() == before and self._failure is None:
+                    raise self._short()
+                failures = 0
+            except TransferError as error:
+                if not error.transient or isinstance(error, Replaced):
+                    raise
+                failures = failures + 1 if arrived() == before else 0
+                if failures:
+                    self._wait(self._patience(error, failures))
+
+    def _wait(self, pause_s: float) -> None:
+        """Sleep, unless another range fails."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure is not None, timeout=pause_s)
+
+    def _write(self, body: BinaryIO, offset: int, end: int, fd: int) -> None:
+        """Bytes of one range, from `offset` to `end` in the file, until they or the stream end, or another failed."""
+        number = offset // self._of.range_bytes
+        while offset < end and self._failure is None and (chunk := body.read(min(_PIECE_BYTES, end - offset))):
+            _write_all(fd, chunk, offset)
+            offset += len(chunk)
+            fresh = offset - number * self._of.range_bytes - self._arrived[number]
+            if fresh > 0:
                 with self._changed:
-                    self._arrived[number] += len(chunk)
+                    self._arrived[number] += fresh
                     self._changed.notify_all()
-                self._progress(self._entry.path, len(chunk))
+                self._progress(self._entry.path, fresh)
+
+    def _note(self, number: int, journal: int) -> None:
+        if self._arrived[number] == self._length(number):
+            os.write(journal, b"%d\n" % number)
+
+    def _range_end(self, number: int) -> Callable[[], int]:
+        return lambda: number * self._of.range_bytes + self._arrived[number]
+
+    def _in_a_row(self) -> int:
+        """How much has arrived from the beginning on without a gap."""
+        whole = takewhile(lambda number: self._arrived[number] == self._length(number), range(self._count))
+        count = sum(1 for _ in whole)
+        return min(count * self._of.range_bytes, self._entry.size_bytes) + (
+            self._arrived[count] if count < self._count else 0
+        )
 
     def _short(self) -> Exception:
         """A stream that ended at once: the file is shorter than it should be, or the connection was cut."""

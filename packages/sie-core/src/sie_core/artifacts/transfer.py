@@ -3,7 +3,7 @@
 Fetching: a file comes in ranges, several at a time, each written in its place; one thread follows and hashes
 what has arrived in order. Nothing has the file's name before its digest has proved right. A journal beside
 the file notes each finished range, so that a process killed at any point fetches at most one range a stream
-again.
+again. A file that is replaced at its source while it comes is begun anew.
 
 Uploading: files, then the hub's listing and markers, then the manifest, then the ref, each only when all
 before it are there. A reader that starts at the ref or at the manifest finds everything.
@@ -14,6 +14,7 @@ Whoever fetches into a folder holds that folder's lock: two fetches of one targe
 import io
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,18 +23,17 @@ from typing import BinaryIO, cast
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, digest_of, digest_of_stream
-from sie_core.artifacts.errors import NoSpace, NotThere, TransferError, TrustError
+from sie_core.artifacts.errors import NoSpace, NotThere, Replaced, TransferError, TrustError
 from sie_core.artifacts.manifest import FileEntry, Manifest, encode_manifest
 from sie_core.artifacts.plan import Plan, plan
-from sie_core.artifacts.ranges import STREAMS, RangedFetch, partial_file
+from sie_core.artifacts.ranges import LARGE_BYTES, STREAMS, Patience, RangedFetch, impatient, partial_file
 from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.local import disk_errors
 
-LARGE_BYTES = 32 << 20
-"""Files from here on are moved one after the other, each in several streams; smaller ones several at a time."""
-
 Progress = Callable[[str, int], None]
-"""Told a path and how many bytes of it have just come, or had come before; from several threads, one at a time."""
+"""Told a path and how many bytes of it have just come, or had come before; from several threads, one at a time.
+
+Negative when they are thrown away and must come again."""
 
 Source = Callable[[FileEntry], BinaryIO]
 """Where an upload reads a file from; it may be asked twice."""
@@ -53,11 +53,19 @@ def require_space(folder: Path, needed_bytes: int) -> None:
         )
 
 
-def fetch_file(store: Store, name: str, target: Path, entry: FileEntry, *, progress: Progress = no_progress) -> None:
+def fetch_file(
+    store: Store,
+    name: str,
+    target: Path,
+    entry: FileEntry,
+    *,
+    progress: Progress = no_progress,
+    patience: Patience = impatient,
+) -> None:
     """Bring one file to `target`: ranges in parallel, hashed in order, resumed, renamed when right.
 
     Raises:
-        TransferError: it did not come; what has come is kept for the next attempt.
+        TransferError: it did not come; what has come is kept for the next attempt, unless it was replaced meanwhile.
         TrustError: what the store holds has another length or digest; nothing of it is kept.
         NoSpace: the rest of it does not fit on the disk; nothing was started.
     """
@@ -65,9 +73,16 @@ def fetch_file(store: Store, name: str, target: Path, entry: FileEntry, *, progr
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, entry.size_bytes - _allocated_bytes(target))
         report = _one_at_a_time(progress)
+        replaced = 0
         while True:
-            fetch = RangedFetch(store, name, target, entry, progress=report)
-            digest = fetch.run()
+            fetch = RangedFetch(store, name, target, entry, progress=report, patience=patience)
+            try:
+                digest = fetch.run()
+            except Replaced as error:
+                fetch.discard()
+                replaced += 1
+                time.sleep(patience(error, replaced))
+                continue
             if digest == entry.digest:
                 fetch.publish()
                 return

@@ -2,21 +2,24 @@
 
 Two origins in one process, as the Hub has: the API, and the place that files kept by LFS are redirected to.
 What is answered is what `huggingface_hub` 0.36 to 2.4 and its commands ask for. Left out: writing, search,
-discussions, Xet, more than one commit of a repository.
+discussions, Xet's own protocol, more than one commit of a repository.
 """
 
+import hashlib
+import secrets
+import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 
 from sie_core.ids import Revision, parse_model_id
-from sie_testing.faults import Fault, answered, due, spent
+from sie_testing.faults import Fault, answered, asked, due, spent
 from sie_testing.hub.repository import (
     DEFAULT_LFS_ABOVE_BYTES,
     Repository,
@@ -24,7 +27,7 @@ from sie_testing.hub.repository import (
     fingerprint,
     read_repository,
 )
-from sie_testing.web import Answer, Request, file_answer, json_answer, serving
+from sie_testing.web import Answer, FileSlice, Request, file_answer, json_answer, serving
 
 PAGE_ENTRIES = 1000
 _SEEN_KEPT = 10_000
@@ -47,7 +50,9 @@ class Hub:
 
     Attributes:
         seen: every request in order, the last ten thousand.
-        blobs_port: where the second origin listens; set by `serving_hub`.
+        blobs_origin: the second origin, `http://{host}:port`; set by `serving_hub`.
+        sent_bytes: how much of files has gone out, of both origins.
+        on_sent: told that number as it grows; from several threads.
     """
 
     def __init__(
@@ -59,14 +64,25 @@ class Hub:
         token: str | None = None,
         faults: Sequence[Fault] = (),
         page_entries: int = PAGE_ENTRIES,
+        signed: bool = False,
+        xet: bool = False,
     ) -> None:
+        """
+        Args:
+            signed: an address at the second origin is good for one request, as one that expires at once.
+            xet: large files are said to be kept by Xet, and their bytes have an ETag that is no sha256.
+        """
         self.seen: deque[Seen] = deque(maxlen=_SEEN_KEPT)
-        self.blobs_port = 0
+        self.blobs_origin = ""
+        self.sent_bytes = 0
+        self.on_sent: Callable[[int], None] | None = None
         self._root = root
         self._pins = dict(pins or {})
         self._lfs_above_bytes = lfs_above_bytes
         self._token = token
         self._page_entries = page_entries
+        self._signed, self._xet = signed, xet
+        self._signatures: set[str] = set()
         self._faults = list(faults)
         self._read: dict[str, tuple[object, Repository]] = {}
         self._lock = threading.Lock()
@@ -113,10 +129,19 @@ class Hub:
             met = due(self._faults, method=request.method, path=request.path)
             self._faults = spent(self._faults, met)
         is_file = "/resolve/" in request.path
-        answer = answered(lambda: right(request), met, has_token=has_token, is_file=is_file)
+        answer = answered(lambda: right(asked(request, met)), met, has_token=has_token, is_file=is_file)
+        if isinstance(answer.body, FileSlice):
+            answer = replace(answer, sent=self._sent)
         given = "Authorization" in request.headers
         self.seen.append(Seen(origin, request.method, request.path, answer.status, given, request.headers.get("Range")))
         return answer
+
+    def _sent(self, size_bytes: int) -> None:
+        with self._lock:
+            self.sent_bytes += size_bytes
+            total = self.sent_bytes
+        if self.on_sent is not None:
+            self.on_sent(total)
 
     def _change_faults(self, request: Request) -> Answer:
         """PUT a JSON list of faults in place of those set; DELETE leaves none."""
@@ -167,14 +192,14 @@ class Hub:
 
     def _tree(self, repository: Repository, folder: str, request: Request) -> Answer:
         prefix = folder + "/" if folder else ""
-        entries = _entries(repository, prefix, recursive=_is_true(request.query.get("recursive")))
+        entries = _entries(repository, prefix, recursive=_is_true(request.query.get("recursive")), xet=self._xet)
         if folder and not entries:
             return _refused(404, "EntryNotFound", f"{folder} does not exist on `main`")
         page = min(int(request.query.get("limit", self._page_entries)), self._page_entries)
         start = int(request.query.get("cursor", "0"))
         headers = {}
         if start + page < len(entries):
-            origin = f"http://{request.headers.get('Host')}"
+            origin = f"{self.blobs_origin.partition(':')[0]}://{request.headers.get('Host')}"
             query = "&".join(f"{key}={quote(value)}" for key, value in request.query.items() if key != "cursor")
             headers["Link"] = f'<{origin}{quote(request.path)}?{query}&cursor={start + page}>; rel="next"'
         return json_answer(entries[start : start + page], headers=headers)
@@ -191,7 +216,9 @@ class Hub:
         if not file.is_lfs:
             return file_answer(request, file.source, etag=f'"{file.etag}"', headers=commit)
         linked = {"X-Linked-ETag": f'"{file.etag}"', "X-Linked-Size": str(file.size_bytes)}
-        target = f"http://{request.host}:{self.blobs_port}/{repository.name}/{file.sha256}"
+        if self._xet:
+            linked["X-Xet-Hash"] = _xet_hash(file)
+        target = f"{self.blobs_origin.format(host=request.host)}/{repository.name}/{file.sha256}{self._signature()}"
         body = f"Found. Redirecting to {target}".encode()
         return Answer(302, {**commit, **linked, "ETag": f'"{file.blob_id}"', "Location": target}, body)
 
@@ -201,7 +228,29 @@ class Hub:
         found = [file for file in repository.files if file.sha256 == sha256] if repository is not None else []
         if not found or request.method not in ("GET", "HEAD"):
             return Answer(404)
-        return file_answer(request, found[0].source, etag=f'"{sha256}"')
+        if self._signed and not self._redeemed(request.query.get("Signature", "")):
+            return Answer(403, {"Content-Type": "application/xml"}, b"<Error><Code>AccessDenied</Code></Error>")
+        etag = _xet_hash(found[0]) if self._xet else sha256
+        return file_answer(request, found[0].source, etag=f'"{etag}"')
+
+    def _signature(self) -> str:
+        if not self._signed:
+            return ""
+        signature = secrets.token_hex(16)
+        with self._lock:
+            self._signatures.add(signature)
+        return f"?Expires=1&Signature={signature}"
+
+    def _redeemed(self, signature: str) -> bool:
+        with self._lock:
+            known = signature in self._signatures
+            self._signatures.discard(signature)
+        return known
+
+
+def _xet_hash(file: RepositoryFile) -> str:
+    """64 hex digits that are no sha256 of the file."""
+    return hashlib.sha256(b"xet" + file.sha256.encode()).hexdigest()
 
 
 def _is_true(text: str | None) -> bool:
@@ -247,7 +296,7 @@ def _model_info(repository: Repository, *, blobs: bool) -> dict[str, object]:
     }
 
 
-def _entries(repository: Repository, prefix: str, *, recursive: bool) -> list[dict[str, object]]:
+def _entries(repository: Repository, prefix: str, *, recursive: bool, xet: bool) -> list[dict[str, object]]:
     """Folders and files under `prefix`, by path; only its direct children unless `recursive`."""
     found: dict[str, dict[str, object]] = {}
     for file in repository.files:
@@ -260,12 +309,20 @@ def _entries(repository: Repository, prefix: str, *, recursive: bool) -> list[di
         if recursive or len(parts) == 1:
             entry: dict[str, object] = {"type": "file", "oid": file.blob_id, "size": file.size_bytes, "path": file.path}
             found[file.path] = entry | ({"lfs": _lfs(file, "oid")} if file.is_lfs else {})
+            if xet and file.is_lfs:
+                found[file.path]["xetHash"] = _xet_hash(file)
     return [found[path] for path in sorted(found)]
 
 
 @contextmanager
-def serving_hub(hub: Hub, *, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
+def serving_hub(
+    hub: Hub, *, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
     """Serves both origins until the block ends; yields what `HF_ENDPOINT` is to be. The second takes a free port."""
-    with serving(hub.answer_blobs, host=host) as blobs, serving(hub.answer_api, host=host, port=port) as endpoint:
-        hub.blobs_port = int(blobs.rpartition(":")[2])
+    with (
+        serving(hub.answer_blobs, host=host, tls=tls) as blobs,
+        serving(hub.answer_api, host=host, port=port, tls=tls) as endpoint,
+    ):
+        scheme, _, place = blobs.partition("://")
+        hub.blobs_origin = f"{scheme}://{{host}}:{place.rpartition(':')[2]}"
         yield endpoint

@@ -2,17 +2,22 @@
 
 The hub's own client throws away what it had of a file when a download fails; here a hub is a store like the
 others, so `transfer` fetches from it in ranges, resumes and verifies. Reading needs the standard library only.
+
+Large files lie elsewhere: the hub answers with a signed address that expires, so each range asks the hub for one
+anew. What goes wrong on the way is told apart in `hub_errors`.
 """
 
-import http.client
 import io
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.message import Message
-from functools import cached_property
+from functools import cached_property, partial
+from http.client import IncompleteRead
+from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn, cast
-from urllib.error import HTTPError, URLError
+from urllib.error import HTTPError
 from urllib.parse import quote, urlsplit
 from urllib.request import (
     HTTPDefaultErrorHandler,
@@ -31,10 +36,19 @@ from msgspec import Struct
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, digest_of
-from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, TrustError, Unreachable
+from sie_core.artifacts.errors import (
+    NoPermission,
+    NotThere,
+    RangesIgnored,
+    Replaced,
+    TransferError,
+    TrustError,
+    Unreachable,
+)
 from sie_core.artifacts.manifest import FileEntry, Manifest, is_plain, parse_path
 from sie_core.artifacts.selection import selected
 from sie_core.artifacts.store import Stat, Traits
+from sie_core.artifacts.stores.hub_errors import FAILURES, Asked, PastTheEnd, origin, told
 from sie_core.artifacts.stores.streams import Body
 from sie_core.ids import ModelId, Revision, parse_revision
 
@@ -42,7 +56,6 @@ PUBLIC_HUB = "https://huggingface.co"
 _TIMEOUT_S = 30.0
 _NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')
 _HUB_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_FAILURES = (http.client.HTTPException, OSError)
 
 
 class HubFile(Struct, frozen=True, order=True):
@@ -69,19 +82,37 @@ class Card(Struct, frozen=True):
 class Hub:
     """One hub, as one reader."""
 
-    def __init__(self, endpoint: str = PUBLIC_HUB, *, token: str | None = None) -> None:
-        """Raises `ValueError` for an endpoint that is not `http://…` or `https://…`, or a token no header can carry."""
+    def __init__(
+        self,
+        endpoint: str = PUBLIC_HUB,
+        *,
+        token: str | None = None,
+        ca_bundle: Path | None = None,
+        timeout_s: float = _TIMEOUT_S,
+    ) -> None:
+        """
+        Args:
+            ca_bundle: whom to trust, a file or a folder; None: whom the system trusts, or `SSL_CERT_FILE`.
+            timeout_s: how long a connection may stay silent.
+
+        Raises:
+            ValueError: an endpoint that is not `http://…` or `https://…`, a token no header can carry, or certificates
+                that cannot be read.
+        """
         if urlsplit(endpoint).scheme not in ("http", "https"):
             raise ValueError(f"`{endpoint}` is not a hub's URL: want `https://…`")
         self.endpoint = endpoint.rstrip("/")
         self._token = (token or "").strip()  # a Secret made from a file ends with a line end
         if not (self._token.isascii() and self._token.isprintable()):
             raise ValueError("the hub's token has a line end or a letter in it that no header can carry")
-        self._opener = _opener()
+        self._opener = _opener(_trusting(ca_bundle))
+        self._timeout_s = timeout_s
 
     def resolve(self, repo: ModelId, ref: str = "main") -> Revision:
         """The commit that a branch or tag means now. Raises `NotThere` for a ref or repository that is not there."""
-        with self.get(f"/api/models/{repo}/revision/{quote(ref, safe='')}", what=f"`{repo}` at `{ref}`") as answer:
+        with self.get(
+            f"/api/models/{repo}/revision/{quote(ref, safe='')}", repo=repo, what=f"`{repo}` at `{ref}`"
+        ) as answer:
             said = _json(answer, self.endpoint, dict[str, Any]).get("sha")
         with self._understood(f"`{repo}` at `{ref}`"):
             return parse_revision(str(said))
@@ -91,7 +122,7 @@ class Hub:
         found: list[HubFile] = []
         url: str | None = f"/api/models/{repo}/tree/{revision}?recursive=true&expand=false"
         while url is not None:
-            with self.get(url, what=f"`{repo}` at {revision}") as answer:
+            with self.get(url, repo=repo, what=f"`{repo}` at {revision}") as answer:
                 entries = _json(answer, self.endpoint, list[_TreeEntry])
                 following = _NEXT_PAGE.search(answer.headers.get("Link", ""))
             with self._understood(f"`{repo}` at {revision}"):
@@ -100,7 +131,7 @@ class Hub:
         return tuple(sorted(found))
 
     def card(self, repo: ModelId, revision: Revision) -> Card:
-        with self.get(f"/api/models/{repo}/revision/{revision}", what=f"`{repo}` at {revision}") as answer:
+        with self.get(f"/api/models/{repo}/revision/{revision}", repo=repo, what=f"`{repo}` at {revision}") as answer:
             info: _Info = _json(answer, self.endpoint, _Info)
         return info.card
 
@@ -130,22 +161,28 @@ class Hub:
     def store(self, repo: ModelId, revision: Revision) -> "HubStore":
         return HubStore(self, repo, revision)
 
-    def get(self, url: str, *, what: str, headers: Mapping[str, str] | None = None) -> Any:
+    def get(self, url: str, *, repo: ModelId, what: str, headers: Mapping[str, str] | None = None) -> Any:
         """An open answer of status 200 or 206 to GET. `url` is a path, or absolute as links to a next page are."""
         whole = url if "://" in url else self.endpoint + url
         request = Request(whole, headers=dict(headers or {}))  # noqa: S310  # the scheme was checked
-        if self._token and _origin(whole) == _origin(self.endpoint):
+        if self._token and origin(whole) == origin(self.endpoint):
             request.add_header("Authorization", f"Bearer {self._token}")
-        with self.told(what):
-            return self._opener.open(request, timeout=_TIMEOUT_S)
+        with self.told(repo, what):
+            try:
+                return self._opener.open(request, timeout=self._timeout_s)
+            except HTTPError as error:
+                if error.code not in (401, 403) or origin(error.url) == origin(whole):
+                    raise
+                error.close()  # a signed address that expired while it was followed: the hub gives another
+                return self._opener.open(request, timeout=self._timeout_s)
 
     @contextmanager
-    def told(self, what: str) -> Iterator[None]:
+    def told(self, repo: ModelId, what: str) -> Iterator[None]:
         """What urllib raises inside becomes one of ours."""
         try:
             yield
-        except (HTTPError, *_FAILURES) as error:
-            raise self.translated(error, what) from error
+        except FAILURES as error:
+            raise self.translated(error, repo, what) from error
 
     @contextmanager
     def _understood(self, what: str) -> Iterator[None]:
@@ -157,28 +194,8 @@ class Hub:
             strange.transient = False
             raise strange from error
 
-    def translated(self, error: Exception, what: str) -> TransferError:
-        if not isinstance(error, HTTPError):
-            reason = error.reason if isinstance(error, URLError) else error
-            return Unreachable(f"the hub at {self.endpoint} does not answer for {what}: {reason}")
-        with error:
-            said = error.headers.get("X-Error-Code") or error.headers.get("X-Error-Message") or error.reason
-            message = f"the hub at {self.endpoint} answered {error.code} for {what}: {said}"
-            if error.code in (401, 403):
-                return NoPermission(message, hint=self._permission_hint(said))
-            if error.code == 404:
-                return NotThere(message)
-            answer = _PastTheEnd(message) if error.code == 416 else Unreachable(message)
-            answer.transient = error.code >= 500 or error.code in (408, 429)
-            answer.retry_after_s = _seconds(error.headers.get("Retry-After"))
-            return answer
-
-    def _permission_hint(self, said: str) -> str:
-        if said == "GatedRepo":
-            return (
-                f"accept the licence on the model's page at {self.endpoint}, with the account that HF_TOKEN belongs to"
-            )
-        return "set HF_TOKEN to a token that may read it" if not self._token else "HF_TOKEN may not read it"
+    def translated(self, error: Exception, repo: ModelId, what: str) -> TransferError:
+        return told(error, Asked(self.endpoint, repo, what, has_token=bool(self._token)))
 
 
 class HubStore:
@@ -192,6 +209,7 @@ class HubStore:
         self.url = f"{hub.endpoint}/{repo}/resolve/{revision}/"
         self._hub = hub
         self._prefix = hf_layout.snapshot_folder(repo, revision) + "/"
+        self._etags: dict[str, str] = {}
 
     @cached_property
     def files(self) -> tuple[HubFile, ...]:
@@ -206,23 +224,46 @@ class HubStore:
             raise NotThere(f"{self.url} has no `{name}`")
         if length == 0:
             return io.BytesIO()
-        end = "" if length is None else str(start + length - 1)
-        headers = {"Range": f"bytes={start}-{end}"} if start or length else {}
         what = f"`{path}` of `{self.repo}`"
         url = f"/{self.repo}/resolve/{self.revision}/{quote(path)}"
         try:
-            answer = self._hub.get(url, what=what, headers=headers)
-        except _PastTheEnd:
+            answer = self._hub.get(url, repo=self.repo, what=what, headers=self._headers(path, start, length))
+        except PastTheEnd:
             return io.BytesIO()
+        try:
+            self._check(answer, path, start)
+        except TransferError:
+            answer.close()
+            raise
         body = Body(
-            answer.read,
+            partial(_read, answer, _Left(answer)),
             answer.close,
-            translate=lambda error: self._hub.translated(error, what),
-            failures=_FAILURES,
-            skip_bytes=0 if answer.status == 206 else start,
+            translate=lambda error: self._hub.translated(error, self.repo, what),
+            failures=FAILURES,
             limit_bytes=length,
         )
         return cast(BinaryIO, body)
+
+    def _headers(self, path: str, start: int, length: int | None) -> dict[str, str]:
+        if not start and not length:
+            return {}
+        end = "" if length is None else str(start + length - 1)
+        etag = self._etags.get(path)
+        return {"Range": f"bytes={start}-{end}", **({"If-Range": etag} if etag else {})}
+
+    def _check(self, answer: Any, path: str, start: int) -> None:
+        """Raises `Replaced` or `RangesIgnored` for an answer that does not go on where the one before it ended."""
+        have = answer.headers.get("ETag") or ""
+        if have and not have.startswith("W/"):
+            want = self._etags.setdefault(path, have)
+            if have != want:
+                self._etags[path] = have
+                raise Replaced(
+                    f"`{path}` of `{self.repo}` was replaced at {origin(answer.url)} while it came: "
+                    f"ETag {want} before, {have} now; it is begun anew"
+                )
+        if start and answer.status == 200:
+            raise RangesIgnored(f"{origin(answer.url)} answers with the whole of `{path}` where a part was asked for")
 
     def list(self, prefix: str) -> Iterator[Stat]:
         named = (Stat(name=self._prefix + file.path, size_bytes=file.size_bytes) for file in self.files)
@@ -235,8 +276,22 @@ class HubStore:
         raise NoPermission(f"a hub is only read: `{name}` was not deleted")
 
 
-class _PastTheEnd(Unreachable):
-    """The range begins where the file has ended already."""
+class _Left:
+    """How much of an answer's declared length is still to come; None where it declares none."""
+
+    def __init__(self, answer: Any) -> None:
+        length = answer.headers.get("Content-Length")
+        self.size_bytes = int(length) if length is not None else None
+
+
+def _read(answer: Any, left: _Left, size: int) -> bytes:
+    """Raises `IncompleteRead` where an answer ends before its length: `read` with a size says nothing of it."""
+    chunk: bytes = answer.read(size)
+    if left.size_bytes is not None:
+        left.size_bytes -= len(chunk)
+        if not chunk and size and left.size_bytes > 0:
+            raise IncompleteRead(b"", left.size_bytes)
+    return chunk
 
 
 class _Info(Struct, frozen=True):
@@ -285,13 +340,24 @@ class _TreeEntry(Struct, frozen=True):
         return HubFile(path=parse_path(self.path), size_bytes=size_bytes, hub_id=hub_id)
 
 
-def _opener() -> OpenerDirector:
+def _trusting(ca_bundle: Path | None) -> ssl.SSLContext:
+    if ca_bundle is None:
+        return ssl.create_default_context()
+    try:
+        if ca_bundle.is_dir():
+            return ssl.create_default_context(capath=ca_bundle)
+        return ssl.create_default_context(cafile=ca_bundle)
+    except OSError as error:  # an SSLError is one
+        raise ValueError(f"{ca_bundle} holds no certificates that can be read: {error}") from error
+
+
+def _opener(context: ssl.SSLContext) -> OpenerDirector:
     """For http and https alone: a hub that names a `file:` or `ftp:` URL as its next page is not followed there."""
     opener = OpenerDirector()
     for handler in (
         ProxyHandler(),
         HTTPHandler(),
-        HTTPSHandler(),
+        HTTPSHandler(context=context),
         UnknownHandler(),
         HTTPDefaultErrorHandler(),
         _Redirects(),
@@ -308,18 +374,9 @@ class _Redirects(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> Request | None:
         following = super().redirect_request(req, fp, code, msg, cast(Any, headers), newurl)
-        if following is not None and _origin(newurl) != _origin(req.full_url):
+        if following is not None and origin(newurl) != origin(req.full_url):
             following.remove_header("Authorization")
         return following
-
-
-def _seconds(said: str | None) -> float | None:
-    return float(said) if said is not None and said.isascii() and said.isdigit() else None
-
-
-def _origin(url: str) -> tuple[str, str]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.netloc
 
 
 def _json(answer: Any, endpoint: str, kind: Any) -> Any:
@@ -327,5 +384,5 @@ def _json(answer: Any, endpoint: str, kind: Any) -> Any:
         return msgspec.json.decode(answer.read(), type=kind)
     except msgspec.MsgspecError as error:
         raise TransferError(f"{endpoint} does not answer as a hub does: {error}") from error
-    except _FAILURES as error:
+    except FAILURES as error:
         raise Unreachable(f"{endpoint} broke off its answer: {error}") from error
