@@ -25,7 +25,7 @@ def package(chart, tmp_path_factory):
 def _image(name):
     digest = digest_of(name.encode())
     blob = LockedBlob(digest=digest, size_bytes=len(name), media_type="application/vnd.oci.image.index.v1+json")
-    return LockedImage(f"ghcr.io/superlinked/{name}:v0.3.1", digest, blob.media_type, {}, (blob,), ("chart",))
+    return LockedImage(f"ghcr.io/superlinked/{name}:v0.3.1", digest, blob.media_type, {}, (blob,), (), ("chart",))
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -19,14 +20,17 @@ from sie_airgap.failures import Misused
 from sie_airgap.images import mirror_images, plan_images, targets
 from sie_airgap.oci.auth import NOBODY, Logins, parse_logins
 from sie_airgap.oci.copy import copy_image, resolve_image
-from sie_airgap.oci.layout import Layout
+from sie_airgap.oci.layout import LayoutFolder
 from sie_airgap.oci.reference import parse_place, parse_reference
-from sie_airgap.oci.registry import Refused, Registry
+from sie_airgap.oci.refusals import Refused
+from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.sessions import Sessions
 from sie_airgap.oci.sources import ImageSources, parse_elsewhere
+from sie_airgap.oci.uploads import Upload, Uploader
 from sie_airgap.progress import Silent
 from sie_core.artifacts.digest import digest_of, hex_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
-from sie_core.artifacts.lock import LockedImage
+from sie_core.artifacts.lock import LockedBlob, LockedImage
 from sie_testing import registry as stand_in
 from sie_testing.faults import Fault, FaultKind
 from sie_testing.images import NAMES, root_digests, write_images
@@ -40,24 +44,24 @@ real = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def layout(tmp_path_factory: pytest.TempPathFactory) -> Layout:
+def layout(tmp_path_factory: pytest.TempPathFactory) -> LayoutFolder:
     return write_images(tmp_path_factory.mktemp("images"), padding_bytes=3 << 20)
 
 
 @pytest.fixture(scope="module")
-def images(layout: Layout) -> list[LockedImage]:
+def images(layout: LayoutFolder) -> list[LockedImage]:
     with ImageSources([parse_elsewhere(f"ghcr.io/superlinked=oci:{layout.folder}")]) as sources:
         return [resolve_image(name, sources.find(name), why=["the test"]) for name in sorted(NAMES)]
 
 
 @pytest.fixture
-def sources(layout: Layout) -> Iterator[ImageSources]:
+def sources(layout: LayoutFolder) -> Iterator[ImageSources]:
     with ImageSources([parse_elsewhere(f"ghcr.io/superlinked=oci:{layout.folder}")]) as sources:
         yield sources
 
 
 @pytest.fixture
-def store(layout: Layout, tmp_path: Path) -> BlobFolder:
+def store(layout: LayoutFolder, tmp_path: Path) -> BlobFolder:
     """A store that holds what a snapshot would have fetched: the layout's blobs, by digest."""
     shutil.copytree(layout.folder / "blobs", tmp_path / "store" / "blobs")
     return BlobFolder(tmp_path / "store")
@@ -91,7 +95,7 @@ def _mirror(images: list[LockedImage], store: BlobFolder, origin: str, *, logins
     return sum(plan.size_bytes for plan in plans)
 
 
-def test_a_lock_says_everything_that_an_image_consists_of(images: list[LockedImage], layout: Layout) -> None:
+def test_a_lock_says_everything_that_an_image_consists_of(images: list[LockedImage], layout: LayoutFolder) -> None:
     held = {path.name for path in (layout.folder / "blobs" / "sha256").iterdir()}
 
     assert [image.reference for image in images] == sorted(NAMES)
@@ -170,7 +174,7 @@ def test_a_moved_tag_is_put_back_without_moving_a_byte(
 
 
 def test_one_image_is_copied_from_registry_to_registry(
-    layout: Layout, sources: ImageSources, origin: str, any_origin: str
+    layout: LayoutFolder, sources: ImageSources, origin: str, any_origin: str
 ) -> None:
     name = NAMES[0]
     with Registry(parse_place(origin)) as first:
@@ -185,13 +189,15 @@ def test_one_image_is_copied_from_registry_to_registry(
 MIRROR = r"""
 import os
 import sys
+import threading
 from pathlib import Path
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.images import mirror_images, plan_images
 from sie_airgap.oci.reference import parse_place
 from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.uploads import Upload, Uploader
 from sie_airgap.progress import Silent
-from sie_core.artifacts.lock import LockedImage
+from sie_core.artifacts.lock import LockedBlob, LockedImage
 import msgspec
 
 class Stopping(Silent):
@@ -277,9 +283,9 @@ def test_a_registry_that_stumbles_is_tried_again(sources: ImageSources, there: s
         def advance(size_bytes: int) -> None:
             moved[0] += size_bytes
 
-        plan = copy_image(sources.find(NAMES[0]), registry, target, advance=advance, pause=waited.append)
+        plan = copy_image(sources.find(NAMES[0]), registry, target, advance=advance, wait=waited.append)
 
-    assert waited in ([1.0, 1.0], [1.0, 4.0])
+    assert waited in ([1.0, 1.0], [1.0, 2.0])
     assert moved[0] == plan.size_bytes
 
 
@@ -307,8 +313,10 @@ def test_a_web_server_that_is_no_registry_is_refused_as_such(tmp_path: Path) -> 
     with serving(_no_registry) as origin, Registry(parse_place(origin)) as registry:
         with pytest.raises(Refused, match="is not a digest") as refused:
             registry.manifest_digest("a", "v1")
+        uploader = Uploader(registry, sessions=Sessions(), say=print, stop=threading.Event())
+        upload = Upload("a", LockedBlob(digest_of(b"x"), 1, "x/y"), lambda _: io.BytesIO(b"x"))
         with pytest.raises(Refused, match="without `Location`"):
-            registry.push_blob("a", digest_of(b"x"), 1, io.BytesIO(b"x"), advance=lambda _: None)
+            uploader.push(upload, advance=print)
 
     assert refused.value.hint is not None
     assert "no registry" in refused.value.hint
@@ -381,7 +389,7 @@ def test_a_login_that_may_not_push_is_told_so(images: list[LockedImage], store: 
 
 
 def test_a_manifest_that_changed_on_the_way_is_refused(
-    layout: Layout, sources: ImageSources, origin: str, there: stand_in.Registry
+    layout: LayoutFolder, sources: ImageSources, origin: str, there: stand_in.Registry
 ) -> None:
     digest = root_digests(layout)[NAMES[0]]
     with Registry(parse_place(origin)) as registry:
@@ -394,7 +402,7 @@ def test_a_manifest_that_changed_on_the_way_is_refused(
             registry.manifest("a", "v1")
 
 
-def test_a_blob_is_read_from_where_it_was_left(layout: Layout, sources: ImageSources, any_origin: str) -> None:
+def test_a_blob_is_read_from_where_it_was_left(layout: LayoutFolder, sources: ImageSources, any_origin: str) -> None:
     with Registry(parse_place(any_origin)) as registry:
         target = parse_reference(f"{registry.place.host}/a:v1")
         plan = copy_image(sources.find(NAMES[0]), registry, target, advance=lambda _: None)
@@ -412,17 +420,17 @@ def test_two_images_that_would_get_one_name_are_refused(images: list[LockedImage
 
 
 @pytest.mark.parametrize("digest", ["sha256:../../../../etc/passwd", "sha256:" + "A" * 64, "md5:" + "a" * 32])
-def test_a_layouts_index_cannot_name_files_outside_of_it(layout: Layout, tmp_path: Path, digest: str) -> None:
+def test_a_layouts_index_cannot_name_files_outside_of_it(layout: LayoutFolder, tmp_path: Path, digest: str) -> None:
     index, known = (layout.folder / "index.json").read_bytes(), layout.entries()[0].digest
     (tmp_path / "index.json").write_bytes(index.replace(known.encode(), digest.encode()))
 
     with pytest.raises(NotThere, match="is not an index"):
-        Layout(tmp_path).entries()
+        LayoutFolder(tmp_path).entries()
 
 
-def test_a_layout_says_which_names_it_holds(layout: Layout) -> None:
+def test_a_layout_says_which_names_it_holds(layout: LayoutFolder) -> None:
     with pytest.raises(NotThere) as raised:
-        Layout(layout.folder).find(parse_reference("ghcr.io/superlinked/sie-server:v9"))
+        LayoutFolder(layout.folder).find(parse_reference("ghcr.io/superlinked/sie-server:v9"))
 
     assert raised.value.hint is not None
     assert NAMES[0] in raised.value.hint

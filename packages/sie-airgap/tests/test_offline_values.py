@@ -14,7 +14,7 @@ DIGEST = digest_of(b"an index")
 
 def _image(reference):
     blob = LockedBlob(digest=DIGEST, size_bytes=8, media_type="application/vnd.oci.image.index.v1+json")
-    return LockedImage(reference, DIGEST, blob.media_type, {"linux/amd64": DIGEST}, (blob,), ("chart",))
+    return LockedImage(reference, DIGEST, blob.media_type, {"linux/amd64": DIGEST}, (blob,), (), ("chart",))
 
 
 def _lock(*references):

@@ -46,9 +46,9 @@ def test_a_file_that_cannot_be_read_is_named_and_nothing_secret_is_told(data: by
 
 
 def test_without_the_file_nobody_is_logged_in(tmp_path: Path) -> None:
-    assert load_logins(tmp_path) is NOBODY
+    assert load_logins(tmp_path / "config.json") is NOBODY
     (tmp_path / "config.json").write_bytes(_config(reg={"username": "a", "password": "b"}))
-    assert load_logins(tmp_path).find("reg", "x") is not None
+    assert load_logins(tmp_path / "config.json").find("reg", "x") is not None
 
 
 def test_challenges_are_read() -> None:

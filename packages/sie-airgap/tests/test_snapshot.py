@@ -151,7 +151,7 @@ def test_wheels_that_are_gone_are_named(lock: Lock, fresh: BlobFolder) -> None:
 
 def with_image(lock: Lock) -> Lock:
     blob = LockedBlob(digest_of(LAYER), len(LAYER), "application/vnd.oci.image.layer.v1.tar")
-    image = LockedImage("ghcr.io/x/y:1", blob.digest, blob.media_type, {}, (blob,), ("Deployment/y",))
+    image = LockedImage("ghcr.io/x/y:1", blob.digest, blob.media_type, {}, (blob,), (), ("Deployment/y",))
     return msgspec.structs.replace(lock, images=(image,))
 
 

@@ -388,7 +388,7 @@ def test_a_chart_or_wheel_that_is_not_the_locked_one_is_named_with_both_digests(
 
 def test_an_image_stays_with_its_digest_and_gets_its_reasons_anew() -> None:
     blob = LockedBlob(digest_of(b"m"), 1, "x")
-    image = LockedImage("r.example/a:v1", blob.digest, "x", {"linux/amd64": blob.digest}, (blob,), ("old",))
+    image = LockedImage("r.example/a:v1", blob.digest, "x", {"linux/amd64": blob.digest}, (blob,), (), ("old",))
     lock = Lock(1, 1, None, (), (image,), (), ())
     uses = [ImageUse("r.example/a:v1", ("new",)), ImageUse("r.example/b:v1", ("new",))]
 

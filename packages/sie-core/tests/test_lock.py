@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_core.artifacts.digest import Digest, digest_of
+from sie_core.artifacts.digest import Digest, digest_of, hex_of
 from sie_core.artifacts.lock import (
     Lock,
     LockedBlob,
@@ -13,6 +13,7 @@ from sie_core.artifacts.lock import (
     LockedFile,
     LockedImage,
     LockedModel,
+    LockedReferrer,
     LockedWheel,
     LockInvalid,
     decode_lock,
@@ -54,6 +55,10 @@ def models(draw: st.DrawFn, model: str) -> LockedModel:
     )
 
 
+def _sig(subject: Digest) -> str:
+    return f"sha256-{hex_of(subject)}.sig"
+
+
 @st.composite
 def images(draw: st.DrawFn, reference: str) -> LockedImage:
     blobs = sorted(draw(st.sets(digests, min_size=1, max_size=4)))
@@ -63,6 +68,10 @@ def images(draw: st.DrawFn, reference: str) -> LockedImage:
         media_type="application/vnd.oci.image.index.v1+json",
         platforms={"linux/amd64": blobs[-1]},
         blobs=tuple(LockedBlob(digest=blob, size_bytes=draw(sizes), media_type="x/y") for blob in blobs),
+        referrers=tuple(
+            LockedReferrer(blobs[0], blob, draw(st.text(max_size=5)), draw(st.sampled_from([None, _sig(blobs[0])])))
+            for blob in blobs[1:]
+        ),
         why=(),
     )
 

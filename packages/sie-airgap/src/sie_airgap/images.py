@@ -6,7 +6,9 @@ What there is to push is planned first (`plan_images`, which changes nothing) an
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -16,11 +18,14 @@ from sie_airgap.blobs import Blobs
 from sie_airgap.chart_package import MEDIA_TYPE as CHART_CONTENT
 from sie_airgap.chart_package import chart_yaml
 from sie_airgap.failures import Misused
-from sie_airgap.oci.copy import Copier, ImagePlan, plan_image
-from sie_airgap.oci.image import Content, Image, read_image
+from sie_airgap.oci.copy import Copier, ImagePlan, Whole, plan_image, read_whole
+from sie_airgap.oci.image import Content, Image
 from sie_airgap.oci.manifest import MAX_MANIFEST_BYTES, OCI_MANIFEST, Descriptor, Manifest, encode
 from sie_airgap.oci.reference import Place, Reference, mirrored, parse_reference
+from sie_airgap.oci.referrers import Referring
 from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.sessions import Sessions
+from sie_airgap.patience import Say, patiently
 from sie_airgap.progress import Task
 from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.errors import NotThere, TrustError
@@ -57,8 +62,11 @@ class CarriedImage:
     def open(self, digest: Digest, *, start: int = 0) -> BinaryIO:
         return self.blobs.open(digest, start=start)
 
+    def referring(self, subject: Digest) -> Sequence[Referring]:
+        return [Referring(one.subject, one.digest, one.tag) for one in self.image.referrers if one.subject == subject]
 
-def targets(images: Sequence[LockedImage], place: Place) -> dict[str, Reference]:
+
+def targets(images: Sequence[LockedImage], place: Place, *, full_names: bool = False) -> dict[str, Reference]:
     """What each image is called at the place, by its name in the lock.
 
     Raises `Misused` when two different images would be called the same.
@@ -66,27 +74,37 @@ def targets(images: Sequence[LockedImage], place: Place) -> dict[str, Reference]
     taken: dict[Reference, LockedImage] = {}
     named = {}
     for image in images:
-        target = mirrored(parse_reference(image.reference), place)
+        target = mirrored(parse_reference(image.reference), place, full_name=full_names)
         other = taken.setdefault(target, image)
         if other.digest != image.digest:
             message = f"`{other.reference}` and `{image.reference}` would both be called `{target}`"
-            raise Misused(message, hint="a registry of its own, or another path, for one of them")
+            raise Misused(message, hint="`--full-names`, or a registry of its own for one of them")
         named[image.reference] = target
     return named
 
 
-def plan_images(images: Sequence[LockedImage], blobs: Blobs, registry: Registry) -> list[ImagePlan]:
+def plan_images(
+    images: Sequence[LockedImage],
+    blobs: Blobs,
+    registry: Registry,
+    *,
+    full_names: bool = False,
+    say: Say = lambda _: None,
+) -> list[ImagePlan]:
     """What the registry lacks of each image, in the lock's order. Changes nothing.
 
     Raises `NotThere` where the blobs lack a manifest, `TrustError` for one that was altered, and what
     `Registry` raises.
     """
-    named = targets(images, registry.place)
+    named = targets(images, registry.place, full_names=full_names)
     plans = []
     for image in images:
-        carried = CarriedImage(image, blobs)
-        whole = read_image(carried.root(), carried.manifest, where=f"{blobs.where} ({image.reference})")
-        plans.append(plan_image(whole, registry, named[image.reference]))
+        try:
+            whole = read_whole(CarriedImage(image, blobs), name=image.reference)
+        except ValueError as error:
+            hint = "lock it again: an older toolkit locked what cannot be carried"
+            raise TrustError(str(error), where=blobs.where, want="an image", have=image.digest, hint=hint) from error
+        plans.append(patiently(partial(plan_image, whole, registry, named[image.reference]), say=say))
     return plans
 
 
@@ -96,12 +114,24 @@ def mirror_images(
     registry: Registry,
     plans: Sequence[ImagePlan],
     task: Task,
+    *,
+    sessions: Sessions | None = None,
+    say: Say = lambda _: None,
 ) -> None:
     """Carries the plans out, one image after the other; `task` is told of every byte."""
-    copier = Copier(registry, advance=task.advance)
+    copier = Copier(registry, advance=task.advance, sessions=sessions, say=say)
     for image, plan in zip(images, plans, strict=True):
         task.at(image.reference)
         copier.copy(plan, CarriedImage(image, blobs))
+
+
+def pull_secret(place: Place, docker_config: Path) -> str:
+    """What to run so that pods may pull: the password is read from the file, and stands in no command line."""
+    return (
+        f"{place.host} wants a login, and so will the pods: `kubectl create secret docker-registry regcred "
+        f"-n NAMESPACE --from-file=.dockerconfigjson={docker_config}` makes the secret that "
+        "`sie-airgap values --pull-secret regcred` names, with every login of that file"
+    )
 
 
 @dataclass(frozen=True)
@@ -134,6 +164,9 @@ class ChartArtifact:
         stream = BytesIO(self.tgz if digest == digest_of(self.tgz) else self.config)
         stream.seek(start)
         return stream
+
+    def referring(self, subject: Digest) -> Sequence[Referring]:
+        return ()
 
 
 def chart_artifact(tgz: bytes) -> ChartArtifact:
@@ -184,7 +217,7 @@ def plan_chart(artifact: ChartArtifact, registry: Registry) -> ImagePlan:
     """
     place = registry.place
     target = Reference(place.host, place.repository(artifact.name), artifact.version.replace("+", "_"), None)
-    return plan_image(artifact.image, registry, target)
+    return plan_image(Whole(artifact.image, {}), registry, target)
 
 
 def mirror_chart(artifact: ChartArtifact, registry: Registry, plan: ImagePlan, task: Task) -> None:

@@ -137,6 +137,13 @@ def _images(before: Sequence[LockedImage], now: Sequence[LockedImage]) -> Iterat
                 yield Change("~", "image", name, told, before=was.digest, after=is_now.digest)
             yield from _field("image", name, "platforms", _text(tuple(was.platforms)), _text(tuple(is_now.platforms)))
             yield from _field("image", name, "named by", _text(was.why), _text(is_now.why))
+            yield from _field("image", name, "referred to by", _referrers(was), _referrers(is_now))
+
+
+def _referrers(image: LockedImage) -> str:
+    """Signatures and the like, by what they are called and the first digits of their digests."""
+    named = ((one.tag or one.artifact_type or "a referrer", one.digest[7 : 7 + _SHORT]) for one in image.referrers)
+    return ", ".join(f"{name} {digest}" for name, digest in named)
 
 
 def _files(

@@ -32,15 +32,28 @@ class AirgapSettings:
     docker_config: Path | None = setting("DOCKER_CONFIG", None)
     """The folder whose `config.json` holds the logins of registries. None: `~/.docker`."""
 
+    state_home: Path | None = setting("XDG_STATE_HOME", None)
+    """Below it, in `sie-airgap`, is remembered how far uploads came. None: `~/.local/state`."""
+
 
 def settings() -> AirgapSettings:
     """From the environment. Raises `SettingsError` for a `SIE_*` variable that no program of ours knows."""
     return load(AirgapSettings, env=os.environ).value
 
 
+def state_folder() -> Path:
+    """Where the toolkit remembers what it began, beyond the end of a process."""
+    return (settings().state_home or Path.home() / ".local" / "state") / "sie-airgap"
+
+
+def docker_config_file() -> Path:
+    """Docker's configuration file, which need not be there."""
+    return (settings().docker_config or Path.home() / ".docker") / "config.json"
+
+
 def logins() -> Logins:
     """The logins of docker's configuration file; nobody's where there is none."""
     try:
-        return load_logins(settings().docker_config or Path.home() / ".docker")
+        return load_logins(docker_config_file())
     except ValueError as error:
         raise Misused(str(error)) from error

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from sie_airgap.oci.image import Content
-from sie_airgap.oci.layout import Layout
+from sie_airgap.oci.layout import LayoutFolder
 from sie_airgap.oci.manifest import OCI_INDEX, OCI_MANIFEST, Descriptor, Index, Manifest, Platform, encode
 from sie_core.artifacts.digest import Digest, digest_of
 
@@ -28,16 +28,16 @@ _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _EPOCH = "1970-01-01T00:00:00Z"
 
 
-def write_images(folder: Path, *, names: tuple[str, ...] = NAMES, padding_bytes: int = 0) -> Layout:
+def write_images(folder: Path, *, names: tuple[str, ...] = NAMES, padding_bytes: int = 0) -> LayoutFolder:
     """Writes a layout that holds an image for each name; each platform's own layer is longer by about the padding."""
-    layout = Layout(folder)
+    layout = LayoutFolder(folder)
     for name in names:
         entries = tuple(_platform_image(layout, name, architecture, padding_bytes) for architecture in ARCHITECTURES)
         layout.add_image(name, _content(OCI_INDEX, encode(Index(manifests=entries, media_type=OCI_INDEX))))
     return layout
 
 
-def _platform_image(layout: Layout, name: str, architecture: str, padding_bytes: int) -> Descriptor:
+def _platform_image(layout: LayoutFolder, name: str, architecture: str, padding_bytes: int) -> Descriptor:
     platform = Platform(architecture, "linux")
     said = f"This stands in for {name} on {platform}.\n".encode()
     base = _tar({"etc/os-release": f"ID=stand-in-{architecture}\n".encode()})
@@ -85,7 +85,7 @@ def _content(media_type: str, data: bytes) -> Content:
     return Content(media_type, data, digest_of(data))
 
 
-def root_digests(layout: Layout) -> dict[str, Digest]:
+def root_digests(layout: LayoutFolder) -> dict[str, Digest]:
     """Name → digest of its index."""
     return {entry.annotations["org.opencontainers.image.ref.name"]: entry.digest for entry in layout.entries()}
 

@@ -19,14 +19,15 @@ from sie_airgap.cli.console import (
     output_option,
 )
 from sie_airgap.failures import Misused
-from sie_airgap.images import chart_artifact, plan_chart, plan_images, read_chart
+from sie_airgap.images import chart_artifact, plan_chart, plan_images, pull_secret, read_chart
 from sie_airgap.images import mirror_chart as push_chart
 from sie_airgap.images import mirror_images as push_images
 from sie_airgap.mirror import mirror_weights, plan_weights
 from sie_airgap.oci.reference import parse_place
 from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.sessions import kept_sessions
 from sie_airgap.progress import counted, sized
-from sie_airgap.settings import logins
+from sie_airgap.settings import docker_config_file, logins, state_folder
 from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.lock import Lock
 
@@ -95,33 +96,50 @@ def _weights(
     console.data(text, {"weights": url, "files": len(copies), "bytes": size_bytes})
 
 
+_full_names_option = click.option(
+    "--full-names",
+    is_flag=True,
+    help="Under REGISTRY/ghcr.io/superlinked/sie-server in place of REGISTRY/sie-server: what `mirror rules` needs.",
+)
+
+
 @mirror.command("images", short_help="Images, to a registry.")
 @click.argument("registry")
+@_full_names_option
 @from_option
 @lock_option
 @dry_run_option
 @output_option
 def mirror_images_command(
-    registry: str, sources: tuple[Path, ...], lock_path: Path | None, dry_run: bool, output: str
+    registry: str, full_names: bool, sources: tuple[Path, ...], lock_path: Path | None, dry_run: bool, output: str
 ) -> None:
     """Copy images to REGISTRY: HOST[:PORT]/PATH, with http:// before it where there is no TLS.
 
-    Logins are docker's own (`docker login`, or DOCKER_CONFIG). Every platform is kept, and every digest.
+    Logins are docker's own (`docker login`, or DOCKER_CONFIG); SSL_CERT_FILE names a private certificate authority.
+    Every platform is kept, every digest, and the signatures that were locked. An upload that is interrupted goes on
+    where it was, where the registry remembers it.
     """
     blobs, lock = opened(sources, lock_path)
-    _images(lock, blobs, registry, dry_run=dry_run, console=Console(output))
+    _images(lock, blobs, registry, full_names=full_names, dry_run=dry_run, console=Console(output))
 
 
-def _images(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> None:
+def _images(
+    lock: Lock, blobs: Blobs, target: str, *, full_names: bool = False, dry_run: bool, console: Console
+) -> None:
     with _registry(target) as registry:
-        plans = plan_images(lock.images, blobs, registry)
+        plans = plan_images(lock.images, blobs, registry, full_names=full_names, say=console.note)
         todo = [plan for plan in plans if not plan.is_done]
         for plan in todo:
             console.note(f"push  {plan.target}  {sized(plan.size_bytes)}")
         size_bytes = sum(plan.size_bytes for plan in plans)
         if not dry_run:
-            with console.progress.task("mirror images", size_bytes) as task:
-                push_images(lock.images, blobs, registry, plans, task)
+            with (
+                kept_sessions(state_folder(), registry.place.origin, say=console.note) as sessions,
+                console.progress.task("mirror images", size_bytes) as task,
+            ):
+                push_images(lock.images, blobs, registry, plans, task, sessions=sessions, say=console.note)
+        if not dry_run and registry.wants_login:
+            console.note(pull_secret(registry.place, docker_config_file()))
     verb = "to push" if dry_run else "pushed"
     text = f"{len(todo)} of {len(plans)} images {verb} to {target}, {sized(size_bytes)}"
     console.data(text, {"registry": target, "images": len(todo), "bytes": size_bytes})

@@ -23,8 +23,8 @@ image_source_option = click.option(
     "elsewhere",
     multiple=True,
     callback=_elsewhere,
-    metavar="PREFIX=URL|oci:DIR",
-    help="Read images whose names begin with PREFIX from this registry or OCI layout; the lock keeps their names.",
+    metavar="PREFIX=URL|oci:DIR|tar:FILE",
+    help="Read images whose names begin with PREFIX from here; the lock keeps their names.",
 )
 lock_file_option = click.option(
     "--lock",

@@ -60,13 +60,23 @@ def read_image(root: Content, fetch: Callable[[Digest], Content], *, where: str)
             if isinstance(read, Index):
                 if _is_runnable(child):
                     platforms.setdefault(str(child.platform), child.digest)
-                follow(fetch(child.digest), depth + 1)
+                follow(_of_length(fetch(child.digest), child, where), depth + 1)
             else:
-                blobs.setdefault(child.digest, LockedBlob(child.digest, child.size, child.media_type))
+                known = blobs.setdefault(child.digest, LockedBlob(child.digest, child.size, child.media_type))
+                if known.size_bytes != child.size:
+                    sizes = f"{known.size_bytes:,} and {child.size:,}"
+                    raise ValueError(f"{where}: {child.digest} has two lengths: {sizes} bytes")
         manifests[content.digest] = content
 
     follow(root, 0)
     return Image(tuple(manifests.values()), tuple(blobs[digest] for digest in sorted(blobs)), platforms)
+
+
+def _of_length(content: Content, said: Descriptor, where: str) -> Content:
+    if len(content.data) != said.size:
+        have = f"{len(content.data):,}"
+        raise ValueError(f"{where}: {said.digest} is said to have {said.size:,} bytes and has {have}")
+    return content
 
 
 def _is_runnable(child: Descriptor) -> bool:

@@ -1,13 +1,14 @@
-"""An OCI image layout: images in a folder, blobs by digest and `index.json` over them.
+"""An OCI image layout: images in a folder or in a tar, blobs by digest and `index.json` over them.
 
 Read by any name that tools write there: the whole reference, `name:tag`, or the tag alone where it is the only one.
 """
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 
+from sie_airgap.blobs import window
 from sie_airgap.oci.image import Content
 from sie_airgap.oci.manifest import MAX_MANIFEST_BYTES, OCI_INDEX, Descriptor, Index, encode, media_type_of
 from sie_airgap.oci.reference import Reference
@@ -19,19 +20,41 @@ IMAGE_NAME = "io.containerd.image.name"
 _MARKER = b'{"imageLayoutVersion":"1.0.0"}'
 
 
-class Layout:
-    """A layout in a folder; a folder that is not there yet is an empty one."""
+class Files(Protocol):
+    """Where a layout's files are."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    where: str
+
+    def open(self, name: str, /, *, start: int = 0) -> BinaryIO:
+        """A file from a byte on. Raises `FileNotFoundError`."""
+        ...
+
+
+class Folder:
+    """Files under a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.where = path, str(path)
+
+    def open(self, name: str, /, *, start: int = 0) -> BinaryIO:
+        return window(self.path / name, start=start, length=None)
+
+
+class Layout:
+    """A layout that is read."""
+
+    def __init__(self, files: Files | Path) -> None:
+        self._files: Files = Folder(files) if isinstance(files, Path) else files
+        self.where = self._files.where
 
     def entries(self) -> tuple[Descriptor, ...]:
-        """What `index.json` names. Raises `NotThere` for a folder that is no layout."""
-        path = self.folder / "index.json"
+        """What `index.json` names. Raises `NotThere` for what is no layout."""
+        path = f"{self.where}/index.json"
         try:
-            data = path.read_bytes()
+            with self._files.open("index.json") as stream:
+                data = stream.read(MAX_MANIFEST_BYTES)
         except FileNotFoundError as error:
-            raise NotThere(f"{self.folder} is not an OCI layout: it has no index.json") from error
+            raise NotThere(f"{self.where} is not an OCI layout: it has no index.json") from error
         try:
             entries = msgspec.json.decode(data, type=Index).manifests
             for entry in entries:
@@ -51,16 +74,14 @@ class Layout:
         if by_digest:
             return by_digest[0]
         held = ", ".join(sorted({name for entry in entries for name in _names_of(entry)})) or "nothing with a name"
-        raise NotThere(f"{self.folder} has no `{reference}`", hint=f"it holds {held}")
+        raise NotThere(f"{self.where} has no `{reference}`", hint=f"it holds {held}")
 
     def open(self, digest: Digest, *, start: int = 0) -> BinaryIO:
         """Raises `NotThere`."""
         try:
-            stream = self._blob(digest).open("rb")
+            return self._files.open(_blob(digest), start=start)
         except FileNotFoundError as error:
-            raise NotThere(f"{self.folder} has no blob {digest}") from error
-        stream.seek(start)
-        return stream
+            raise NotThere(f"{self.where} has no blob {digest}") from error
 
     def manifest(self, digest: Digest) -> Content:
         """A manifest or index, checked. Raises `NotThere`, `TrustError`, and `ValueError` for what is neither."""
@@ -69,15 +90,28 @@ class Layout:
         have = digest_of(data)
         if have != digest:
             raise TrustError(
-                "a manifest is not what it is called", where=str(self._blob(digest)), want=digest, have=have
+                "a manifest is not what it is called", where=f"{self.where}/{_blob(digest)}", want=digest, have=have
             )
         try:
             return Content(media_type_of(data), data, digest)
-        except msgspec.MsgspecError as error:
-            raise ValueError(f"{self._blob(digest)} is not a manifest: {error}") from error
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ValueError(f"{self.where}/{_blob(digest)} is not a manifest: {error}") from error
+
+    def tagged(self, tag: str) -> Digest | None:
+        """What the layout holds under a tag that stands alone, without the name of an image."""
+        found = [entry.digest for entry in self.entries() if entry.annotations.get(REF_NAME) == tag]
+        return found[0] if len(found) == 1 else None
+
+
+class LayoutFolder(Layout):
+    """A layout that is written; a folder that is not there yet is an empty one."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
 
     def add_blob(self, data: bytes) -> Digest:
-        path = self._blob(digest_of(data))
+        path = self.folder / _blob(digest_of(data))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         return digest_of(data)
@@ -91,8 +125,9 @@ class Layout:
         index.write_bytes(encode(Index(manifests=(*others, entry), media_type=OCI_INDEX)))
         (self.folder / "oci-layout").write_bytes(_MARKER)
 
-    def _blob(self, digest: Digest) -> Path:
-        return self.folder / "blobs" / "sha256" / hex_of(digest)
+
+def _blob(digest: Digest) -> str:
+    return f"blobs/sha256/{hex_of(digest)}"
 
 
 def _names(reference: Reference) -> list[str]:

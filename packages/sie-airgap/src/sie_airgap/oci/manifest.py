@@ -17,6 +17,19 @@ INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_LIST})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 ACCEPT = ", ".join((OCI_INDEX, DOCKER_LIST, OCI_MANIFEST, DOCKER_MANIFEST))
 
+_SCHEMA_1 = frozenset(
+    f"application/vnd.docker.distribution.manifest.v1+{form}" for form in ("json", "prettyjws", "jws")
+)
+_FOREIGN = frozenset(
+    (
+        "application/vnd.docker.image.rootfs.foreign.diff.tar",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+zstd",
+    )
+)
+
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CHILDREN = 1000
 
@@ -42,6 +55,7 @@ class Descriptor(Struct, frozen=True, rename="camel", omit_defaults=True):
     platform: Platform | None = None
     annotations: dict[str, str] = {}
     artifact_type: str = ""
+    urls: tuple[str, ...] = ()
 
 
 class Index(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -51,6 +65,8 @@ class Index(Struct, frozen=True, rename="camel", omit_defaults=True):
     schema_version: int = msgspec.field(default_factory=lambda: 2)
     media_type: str = ""
     annotations: dict[str, str] = {}
+    artifact_type: str = ""
+    subject: Descriptor | None = None
 
 
 class Manifest(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -61,6 +77,8 @@ class Manifest(Struct, frozen=True, rename="camel", omit_defaults=True):
     schema_version: int = msgspec.field(default_factory=lambda: 2)
     media_type: str = ""
     annotations: dict[str, str] = {}
+    artifact_type: str = ""
+    subject: Descriptor | None = None
 
 
 class _Kind(Struct, rename="camel"):
@@ -79,13 +97,18 @@ def parse(data: bytes, *, media_type: str, where: str) -> Index | Manifest:
         raise ValueError(f"{where}: a manifest has {MAX_MANIFEST_BYTES:,} bytes at most, this has {len(data):,}")
     try:
         kind = media_type or media_type_of(data)
+        if kind in _SCHEMA_1:
+            raise ValueError(f"{where}: `{kind}` has no digests of its own to carry it by; push the image anew")
         if kind not in INDEX_TYPES | MANIFEST_TYPES:
             raise ValueError(
                 f"{where}: `{kind or 'no media type'}` is neither a manifest nor an index of OCI or Docker"
             )
         read = _decode(data, is_index=kind in INDEX_TYPES)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"{where}: not a manifest: {error}") from error
+    if read.schema_version != 2 or read.media_type not in ("", kind):
+        have = f"schema {read.schema_version}, `{read.media_type or 'no media type'}`"
+        raise ValueError(f"{where}: sent as `{kind}`, calls itself {have}")
     _check(children(read), where)
     return read
 
@@ -104,9 +127,17 @@ def _check(found: tuple[Descriptor, ...], where: str) -> None:
     if len(found) > MAX_CHILDREN:
         raise ValueError(f"{where}: {MAX_CHILDREN} children at most, this has {len(found)}")
     for child in found:
-        parse_digest(child.digest)
+        try:
+            parse_digest(child.digest)
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
         if child.size < 0:
             raise ValueError(f"{where}: {child.digest} has a negative size: {child.size}")
+        if child.urls or child.media_type in _FOREIGN:
+            at = f" ({child.urls[0]})" if child.urls else ""
+            raise ValueError(
+                f"{where}: {child.digest} is a foreign layer{at}: it lies outside of registries and cannot be carried"
+            )
 
 
 def children(read: Index | Manifest) -> tuple[Descriptor, ...]:

@@ -121,12 +121,19 @@ def place_of(reference: Reference) -> Place:
     return replace(parse_place(host), host=reference.registry)
 
 
-def mirrored(reference: Reference, place: Place) -> Reference:
+def mirrored(reference: Reference, place: Place, *, full_name: bool = False) -> Reference:
     """What the image is called once it is mirrored: the place, its own last name, its tag.
 
-    An image named by digest alone keeps its digest, and is tagged with the digest's first twelve digits,
-    since registries collect what has no tag.
+    With `full_name` its registry and whole path stand in the place of its last name, which is what a rule can be
+    written for (`mirror_rules`), and what keeps images of two registries apart. An image named by digest alone keeps
+    its digest, and is tagged with the digest's first twelve digits, since registries collect what has no tag.
     """
     tag = reference.tag or f"sha256-{(reference.digest or '')[7:19]}"
     digest = reference.digest if reference.tag is None else None
-    return Reference(place.host, place.repository(reference.name), tag, digest)
+    name = f"{path_of_registry(reference.registry)}/{reference.repository}" if full_name else reference.name
+    return Reference(place.host, place.repository(name), tag, digest)
+
+
+def path_of_registry(host: str) -> str:
+    """A registry's host as the first part of a path: `ghcr.io`, `localhost-5000`."""
+    return re.sub(r"[^a-z0-9.]+", "-", host.lower()).strip("-.")

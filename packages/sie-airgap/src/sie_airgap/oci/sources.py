@@ -1,11 +1,13 @@
-"""Where an image is read from: the registry of its own name, another place for names that begin so, or a layout.
+"""Where an image is read from: the registry of its own name, another place for names that begin so, or files.
 
-A lock keeps the name that the chart renders; `--image-source PREFIX=URL|oci:FOLDER` only says where the bytes are.
+A lock keeps the name that the chart renders; `--image-source PREFIX=URL|oci:FOLDER|tar:FILE` only says where the
+bytes are. A tar is what `docker save` or `podman save` writes, or an OCI layout in one file; it is read where it lies.
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol, Self
@@ -13,8 +15,12 @@ from typing import BinaryIO, Protocol, Self
 from sie_airgap.oci.auth import NOBODY, Logins, parse_logins
 from sie_airgap.oci.image import Content
 from sie_airgap.oci.layout import Layout
+from sie_airgap.oci.manifest import parse
 from sie_airgap.oci.reference import Place, Reference, parse_place, parse_reference, place_of
+from sie_airgap.oci.referrers import Referring, cosign_tags
 from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.saved import SavedImage, is_saved
+from sie_airgap.oci.tar import Tar
 from sie_core.artifacts.digest import Digest
 
 
@@ -38,31 +44,34 @@ class ImageSource(Protocol):
         """A blob's bytes from `start`; whoever reads them checks them. Raises `NotThere`."""
         ...
 
+    def referring(self, subject: Digest) -> Sequence[Referring]:
+        """Signatures and the like that refer to a manifest of the image here."""
+        ...
+
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Images whose names begin with `prefix` are read from a registry or from a layout."""
+    """Images whose names begin with `prefix` are read from a registry, a layout's folder, or a tar."""
 
     prefix: str
     at: Place | Path
+    is_tar: bool = False
 
 
 def parse_elsewhere(text: str) -> Elsewhere:
-    """Reads `PREFIX=URL` or `PREFIX=oci:FOLDER`. Raises `ValueError`."""
+    """Reads `PREFIX=URL`, `PREFIX=oci:FOLDER` or `PREFIX=tar:FILE`. Raises `ValueError`."""
     prefix, separator, at = text.partition("=")
     if not separator or not prefix or not at:
-        raise ValueError(f"`{text}` is not an image source: want PREFIX=URL or PREFIX=oci:FOLDER")
+        raise ValueError(f"`{text}` is not an image source: want PREFIX=URL, PREFIX=oci:FOLDER or PREFIX=tar:FILE")
+    if at.startswith("tar:"):
+        return Elsewhere(prefix.rstrip("/"), Path(at.removeprefix("tar:")), is_tar=True)
     if at.startswith("oci:") and not at.startswith("oci://"):
         return Elsewhere(prefix.rstrip("/"), Path(at.removeprefix("oci:")))
     return Elsewhere(prefix.rstrip("/"), parse_place(at))
 
 
-def load_logins(folder: Path) -> Logins:
-    """The logins of `config.json` in docker's folder (`DOCKER_CONFIG`, else `~/.docker`); nobody's without that file.
-
-    Raises `ValueError` for a file that cannot be read.
-    """
-    path = folder / "config.json"
+def load_logins(path: Path) -> Logins:
+    """The logins of docker's `config.json`; nobody's without that file. Raises `ValueError` for what is none."""
     return parse_logins(path.read_bytes(), where=str(path)) if path.is_file() else NOBODY
 
 
@@ -87,6 +96,14 @@ class RegistryImage:
     def open(self, digest: Digest, *, start: int = 0) -> BinaryIO:
         return self.registry.open_blob(self.repository, digest, start=start)
 
+    def referring(self, subject: Digest) -> Sequence[Referring]:
+        found = [Referring(subject, entry.digest) for entry in self.registry.listed(self.repository, subject)]
+        for tag in cosign_tags(subject):
+            digest = self.registry.manifest_digest(self.repository, tag, to_push=False)
+            if digest is not None:
+                found.append(Referring(subject, digest, tag))
+        return found
+
 
 @dataclass(frozen=True)
 class LayoutImage:
@@ -97,7 +114,7 @@ class LayoutImage:
 
     @property
     def where(self) -> str:
-        return str(self.layout.folder)
+        return self.layout.where
 
     def root(self) -> Content:
         return self.layout.manifest(self.layout.find(self.reference).digest)
@@ -108,6 +125,22 @@ class LayoutImage:
     def open(self, digest: Digest, *, start: int = 0) -> BinaryIO:
         return self.layout.open(digest, start=start)
 
+    def referring(self, subject: Digest) -> Sequence[Referring]:
+        named = [Referring(subject, digest) for about, digest in self._naming if about == subject]
+        tags = {tag: self.layout.tagged(tag) for tag in cosign_tags(subject)}
+        return named + [Referring(subject, digest, tag) for tag, digest in tags.items() if digest is not None]
+
+    @cached_property
+    def _naming(self) -> tuple[tuple[Digest, Digest], ...]:
+        """(subject, manifest) of everything in the layout's index that names a subject."""
+        found = []
+        for entry in self.layout.entries():
+            content = self.layout.manifest(entry.digest)
+            read = parse(content.data, media_type=content.media_type, where=self.where)
+            if read.subject is not None:
+                found.append((read.subject.digest, content.digest))
+        return tuple(found)
+
 
 class ImageSources:
     """Finds every image; keeps one connection a registry. Use it in a `with`."""
@@ -116,6 +149,7 @@ class ImageSources:
         self._elsewhere = sorted(elsewhere, key=lambda rule: len(rule.prefix), reverse=True)
         self._logins = logins
         self._registries: dict[Place, Registry] = {}
+        self._tars: dict[Path, Tar] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Self:
@@ -137,8 +171,14 @@ class ImageSources:
 
     def _at(self, rule: Elsewhere, reference: Reference, rest: str) -> ImageSource:
         if isinstance(rule.at, Path):
-            return LayoutImage(Layout(rule.at), reference)
+            return self._in_tar(rule.at, reference) if rule.is_tar else LayoutImage(Layout(rule.at), reference)
         return RegistryImage(self._registry(rule.at), rule.at.repository(rest), reference.asked)
+
+    def _in_tar(self, path: Path, reference: Reference) -> ImageSource:
+        if path not in self._tars:
+            self._tars[path] = self._open.enter_context(Tar(path))
+        tar = self._tars[path]
+        return SavedImage(tar, reference) if is_saved(tar) else LayoutImage(Layout(tar), reference)
 
     def _registry(self, place: Place) -> Registry:
         if place not in self._registries:

@@ -13,6 +13,7 @@ import msgspec
 
 from sie_airgap.oci.auth import Challenge, Login, Logins, parse_challenge
 from sie_airgap.oci.reference import Place
+from sie_airgap.oci.refusals import login_hint, parts_of, refusal
 from sie_core.artifacts.errors import NoPermission
 
 
@@ -27,6 +28,7 @@ class Tokens:
     def __init__(self, place: Place, logins: Logins, client: httpx2.Client) -> None:
         self._place, self._logins, self._client = place, logins, client
         self._known: dict[str, str] = {}
+        self.used_login = False
         self._guard = threading.Lock()
 
     def header(self, scope: str) -> dict[str, str]:
@@ -44,14 +46,14 @@ class Tokens:
         login = self._login(scope)
         if challenge is None or (challenge.scheme == "basic" and login is None):
             return False
+        self.used_login = self.used_login or login is not None
         value = _basic(login) if login and challenge.scheme == "basic" else self._bearer(challenge, scope, login)
         with self._guard:
             self._known[scope] = value
         return bool(refused.request.headers.get("Authorization") != value)
 
     def _login(self, scope: str) -> Login | None:
-        repository = scope.split(" ")[0].removeprefix("repository:").rpartition(":")[0]
-        return self._logins.find(self._place.host, repository)
+        return self._logins.find(self._place.host, parts_of(scope)[0])
 
     def _bearer(self, challenge: Challenge, scope: str, login: Login | None) -> str:
         try:
@@ -63,6 +65,15 @@ class Tokens:
         query = {"service": [challenge.service], "scope": scope.split(" ")}
         headers: Mapping[str, str] = {} if login is None else {"Authorization": _basic(login)}
         got = self._client.get(realm, params=query, headers=headers)
+        if got.status_code == 429 or got.status_code >= 500:
+            raise refusal(
+                got.status_code,
+                asked=f"GET {realm.copy_with(query=None)}",
+                body=got.content,
+                place=self._place,
+                scope=scope,
+                retry_after=got.headers.get("Retry-After"),
+            )
         if got.status_code != 200:
             raise NoPermission(
                 f"{realm.host} gives no token for `{scope}`: {got.status_code}", hint=login_hint(self._place)
@@ -76,7 +87,3 @@ class Tokens:
 
 def _basic(login: Login) -> str:
     return "Basic " + base64.b64encode(f"{login.user}:{login.password.reveal()}".encode()).decode()
-
-
-def login_hint(place: Place) -> str:
-    return f"log in with an engine that writes `auths` for `{place.host}` into docker's config.json (`DOCKER_CONFIG`)"

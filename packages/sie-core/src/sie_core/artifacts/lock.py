@@ -9,7 +9,7 @@ values, since what it says is then no longer what was resolved.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 import msgspec
 from msgspec import Struct
@@ -114,6 +114,22 @@ class LockedBlob(Struct, frozen=True, order=True, forbid_unknown_fields=True):
     media_type: str
 
 
+class LockedReferrer(Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """One manifest that refers to one of an image's: a signature, an attestation, a list of contents.
+
+    Attributes:
+        subject: the manifest that it is about; of the image, or of another referrer.
+        digest: its own.
+        artifact_type: what it is, as it says itself; may be empty.
+        tag: by which it is found, where it is (`sha256-HEX.sig`); None where it names its subject.
+    """
+
+    subject: Digest
+    digest: Digest
+    artifact_type: str
+    tag: str | None
+
+
 class LockedImage(Struct, frozen=True, forbid_unknown_fields=True):
     """One image.
 
@@ -122,7 +138,8 @@ class LockedImage(Struct, frozen=True, forbid_unknown_fields=True):
         digest: of the index, or of the manifest where there is no index.
         media_type: of what `digest` names.
         platforms: `linux/amd64` and so on → digest of that platform's manifest.
-        blobs: everything the image consists of, the index or manifest itself included, sorted by digest.
+        blobs: everything the image and its referrers consist of, manifests included, sorted by digest.
+        referrers: what refers to it and is carried with it, sorted by subject and digest.
         why: the objects and containers that name it.
     """
 
@@ -131,6 +148,7 @@ class LockedImage(Struct, frozen=True, forbid_unknown_fields=True):
     media_type: str
     platforms: Mapping[str, Digest]
     blobs: tuple[LockedBlob, ...]
+    referrers: tuple[LockedReferrer, ...]
     why: tuple[str, ...]
 
 
@@ -309,9 +327,20 @@ def _image(image: LockedImage, where: str) -> Iterator[Violation]:
         yield from _digest(f"{where}.{name}", digest)
         if digest not in known:
             yield Violation(f"{where}.{name}", "a digest that is in blobs", digest)
+    yield from _referrers(image.referrers, known, where)
     for blob in image.blobs:
         yield from _digest(f"{where}.blobs[{blob.digest}].digest", blob.digest)
         yield from _size(f"{where}.blobs[{blob.digest}].size_bytes", blob.size_bytes)
+
+
+def _referrers(referrers: Sequence[LockedReferrer], known: Set[Digest], where: str) -> Iterator[Violation]:
+    yield from _sorted(f"{where}.referrers", [f"{one.subject} {one.digest} {one.tag or ''}" for one in referrers])
+    for one in referrers:
+        for name, digest in (("subject", one.subject), ("digest", one.digest)):
+            if digest not in known:
+                yield Violation(f"{where}.referrers[{one.digest}].{name}", "a digest that is in blobs", digest)
+        if one.tag is not None and not one.tag.startswith(f"sha256-{hex_of(one.subject)}."):
+            yield Violation(f"{where}.referrers[{one.digest}].tag", f"sha256-{hex_of(one.subject)}.KIND", one.tag)
 
 
 def _plain_file(where: str, name: str, digest: Digest, size_bytes: int) -> Iterator[Violation]:

@@ -66,6 +66,11 @@ class Registry:
     Attributes:
         seen: every request in order, the last ten thousand.
         referrers_api: without it `/referrers/` is not there, as in registries before 1.1.
+        longest_body: a longer one is refused with 413, as a proxy does; None lets all through.
+        takes_parts: without it PATCH is not there, as where only whole blobs are taken.
+        alters_blobs: what is kept is not what came, and its digest is said truly.
+        manifest_type: what every manifest is sent as, in the place of its own media type.
+        received_bytes: of blobs, in all requests together.
     """
 
     def __init__(
@@ -73,6 +78,11 @@ class Registry:
     ) -> None:
         self.seen: deque[Seen] = deque(maxlen=10_000)
         self.referrers_api = referrers_api
+        self.longest_body: int | None = None
+        self.takes_parts = True
+        self.alters_blobs = False
+        self.manifest_type: str | None = None
+        self.received_bytes = 0
         self._storage = Storage(root)
         self._access = access or Access()
         self._faults = list(faults)
@@ -96,6 +106,8 @@ class Registry:
         return answer
 
     def _right_answer(self, request: Request) -> Answer:
+        if self.longest_body is not None and (request.length or 0) > self.longest_body:
+            return Answer(413, close=True)
         if request.path == TOKEN_PATH and self._access.with_tokens:
             return self._access.token(request)
         route = _ROUTE.fullmatch(request.path)
@@ -151,8 +163,10 @@ class Registry:
                 return Answer(204)
             case "PATCH" | "PUT" if _out_of_order(request, have):
                 return Answer(416, _upload_headers(name, rest, have), close=True)
+            case "PATCH" if not self.takes_parts:
+                return Answer(405, close=True)
             case "PATCH":
-                return Answer(202, _upload_headers(name, rest, self._storage.append(rest, request.body)))
+                return Answer(202, _upload_headers(name, rest, self._append(rest, request)))
             case "PUT":
                 return self._finish(name, rest, request)
         return Answer(405)
@@ -174,10 +188,21 @@ class Registry:
 
     def _finish(self, name: str, upload: str, request: Request) -> Answer:
         digest = _digest(request.query.get("digest", ""))
-        self._storage.append(upload, request.body)
+        self._append(upload, request)
         if not self._storage.finish_upload(name, upload, digest):
             return _error(400, "DIGEST_INVALID", f"what came is not {digest}")
-        return _created(f"/v2/{name}/blobs/{digest}", digest)
+        kept = digest_of(digest.encode()) if self.alters_blobs else digest
+        return _created(f"/v2/{name}/blobs/{digest}", kept)
+
+    def _append(self, upload: str, request: Request) -> int:
+        """Adds a body to what has come, and counts it, also where it is cut short."""
+        before = self._storage.upload_size(upload) or 0
+        try:
+            return self._storage.append(upload, request.body)
+        finally:
+            came = (self._storage.upload_size(upload) or 0) - before
+            with self._lock:
+                self.received_bytes += came
 
     def _manifest(self, name: str, reference: str, request: Request) -> Answer:
         by_tag = _TAG.fullmatch(reference) is not None
@@ -196,7 +221,11 @@ class Registry:
         media_type, content = found
         if not _accepts(request, media_type):
             return _error(404, "MANIFEST_UNKNOWN", f"it is `{media_type}`, which `Accept` does not name")
-        headers = {"Content-Type": media_type, "Docker-Content-Digest": digest, "ETag": f'"{digest}"'}
+        headers = {
+            "Content-Type": self.manifest_type or media_type,
+            "Docker-Content-Digest": digest,
+            "ETag": f'"{digest}"',
+        }
         return Answer(200, headers, content)
 
     def _keep_manifest(self, name: str, reference: str, by_tag: bool, request: Request) -> Answer:
