@@ -366,6 +366,33 @@ def test_from_a_sentencepiece_model(tmp_path: Path, name: str) -> None:
     assert_alike(ours, theirs)
 
 
+# DeBERTa's own class takes nothing of `tokenizer.json` but its vocabulary.
+
+DEBERTA: dict[str, tuple[dict[str, Any], bool]] = {
+    "by its class": ({"tokenizer_class": "DebertaV2Tokenizer"}, True),
+    "by its older class": ({"tokenizer_class": "DebertaV2TokenizerFast", "do_lower_case": True}, True),
+    "by its model": ({"split_by_punct": True, "add_prefix_space": False}, True),
+    "of no class": ({"tokenizer_class": "PreTrainedTokenizerFast"}, False),
+}
+
+
+@pytest.mark.parametrize("name", DEBERTA)
+def test_a_deberta_as_it_was_published(tmp_path: Path, name: str) -> None:
+    """Its file was written by transformers 4, and makes full-width forms and ligatures plain."""
+    said, is_rebuilt = DEBERTA[name]
+    MADE["deberta"]().save_pretrained(tmp_path)
+    made = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    made.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}", " ")])
+    made.save(str(tmp_path / "tokenizer.json"))
+    named = {f"{role}_token": f"[{role.upper()}]" for role in ("cls", "sep", "pad", "unk", "mask")}
+    write(tmp_path, {"tokenizer_config.json": named | said, "config.json": {"model_type": "deberta-v2"}})
+
+    assert_alike(tmp_path)
+    ours = load_tokenizer(tmp_path, max_tokens=MAX_TOKENS, lower_case=False)
+    wide, plain = ours.plain(["ＦＵＬＬ ﬁ", "FULL fi"])
+    assert np.array_equal(wide, plain) != is_rebuilt
+
+
 # What must not go unnoticed.
 
 

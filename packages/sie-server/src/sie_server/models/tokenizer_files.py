@@ -3,19 +3,24 @@
 `tokenizer.json` as it is, with what `tokenizer_config.json` says over it; where there is none, what
 `vocabularies` builds.
 
-Follows transformers 5.23 `tokenization_utils_tokenizers.py`. One difference: `add_eos_token` counts beside a
-`tokenizer.json`, too, as it did in transformers 4 and when the models that have it were trained.
+Follows transformers 5.23 `tokenization_utils_tokenizers.py` and, for the one class that takes nothing of
+`tokenizer.json` but its vocabulary, `models/deberta_v2/tokenization_deberta_v2.py`. One difference: `add_eos_token`
+counts beside a `tokenizer.json`, too, as it did in transformers 4 and when the models that have it were trained.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
-from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 
+from sie_core.catalog.derive import CONFIG
 from sie_server.models.calls import LoadError
 from sie_server.models.tokenizer_settings import FILE, ROLES, SETTINGS, Settings, read_settings
 from sie_server.models.vocabularies import built
+
+_DEBERTA: Final = "DebertaV2Tokenizer"
+_DEBERTA_MODEL: Final = "deberta-v2"
 
 
 def read_tokenizer(folder: Path) -> tuple[Any, Settings]:
@@ -28,6 +33,8 @@ def read_tokenizer(folder: Path) -> tuple[Any, Settings]:
     if (folder / FILE).is_file():
         tokenizer = _straight(folder / FILE)
         _apply(tokenizer, settings)
+        if _is_deberta(folder, settings):
+            _rebuild_deberta(tokenizer, settings)
     else:
         tokenizer, settings = built(folder, settings)
     _add_tokens(tokenizer, folder, settings)
@@ -56,6 +63,39 @@ def _apply(tokenizer: Any, settings: Settings) -> None:
     splitter = tokenizer.pre_tokenizer
     if isinstance(splitter, pre_tokenizers.ByteLevel) and settings.add_prefix_space is not None:
         splitter.add_prefix_space = settings.add_prefix_space
+
+
+class _Config(msgspec.Struct, frozen=True):
+    model_type: str | None = None
+
+
+def _is_deberta(folder: Path, settings: Settings) -> bool:
+    """By the class that the files name; where they name none, by that of the model."""
+    if settings.tokenizer_class is not None:
+        return settings.tokenizer_class.removesuffix("Fast") == _DEBERTA
+    path = folder / CONFIG
+    try:
+        return path.is_file() and msgspec.json.decode(path.read_bytes(), type=_Config).model_type == _DEBERTA_MODEL
+    except msgspec.MsgspecError as error:
+        raise LoadError(f"`{path}` cannot be read: {error}") from error
+
+
+def _rebuild_deberta(tokenizer: Any, settings: Settings) -> None:
+    """Whatever the file says of it: full-width forms and ligatures stay what they are, which the models' own
+    sentencepiece, and transformers 4, made into others (NFKC)."""
+    steps: list[Any] = [normalizers.Lowercase()] if settings.do_lower_case else []
+    steps += [normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "), normalizers.NFC()]
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Strip(left=False, right=True)])
+    splits: list[Any] = [pre_tokenizers.Punctuation(behavior="isolated")] if settings.split_by_punct else []
+    scheme = "first" if settings.add_prefix_space is False else "always"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*splits, pre_tokenizers.Metaspace(prepend_scheme=scheme)])
+    named = ((settings.token("cls"), "[CLS]"), (settings.token("sep"), "[SEP]"))
+    cls, sep = (usual if token is None else token.content for token, usual in named)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(one, tokenizer.token_to_id(one) or 0) for one in (cls, sep)],
+    )
 
 
 def _add_tokens(tokenizer: Any, folder: Path, settings: Settings) -> None:

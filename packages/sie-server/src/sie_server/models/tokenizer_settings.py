@@ -63,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True):
     strip_accents: bool | None = None
     tokenize_chinese_chars: bool | None = None
     add_prefix_space: bool | None = None
+    split_by_punct: bool | None = None
     add_eos_token: bool | None = None
     truncation_side: Side | None = None
     added_tokens_decoder: dict[str, Token] = {}
