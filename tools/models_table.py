@@ -16,6 +16,7 @@ ARCHITECTURES: Final[Mapping[str, str]] = {
     "gliclass": "gliclass",
     "gliner": "gliner",
     "gte": "rope",
+    "llama_bidirec": "decoders",
     "mistral": "decoders",
     "modernbert": "modernbert",
     "new": "rope",

@@ -142,6 +142,15 @@ def test_the_configuration_lets_tokens_see_each_other(save_network: Any, ours: O
     assert np.abs(ours(folder) - theirs(folder)).max() <= WITHIN
 
 
+def test_a_llama_that_was_made_to_look_both_ways_by_its_own_code(save_network: Any, ours: Ours) -> None:
+    folder = save_network(network("Llama"), max_tokens=64)
+    wanted = theirs(rewritten(folder, is_causal=False))
+
+    renamed = rewritten(folder, without=("is_causal",), model_type="llama_bidirec", pooling="avg")
+
+    assert np.abs(ours(renamed) - wanted).max() <= WITHIN
+
+
 OLDER: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2": ("qwen2", {"rope_theta": 10000.0}),
     "llama 3": ("llama 3", {"rope_theta": 500.0, "rope_scaling": {**LLAMA3, "rope_theta": None}}),

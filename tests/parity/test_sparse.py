@@ -4,6 +4,7 @@ And queries that are weighed without one, as sentence-transformers and OpenSearc
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,10 @@ NETWORKS = {
     ),
     "mpnet": lambda: transformers.MPNetForMaskedLM(
         transformers.MPNetConfig(**SIZES, **WIDE | {"max_position_embeddings": 50})
+    ),
+    "gte": lambda: transformers.GteForMaskedLM(transformers.GteConfig(**SIZES, **WIDE, type_vocab_size=0)),
+    "gte, a decoder of its own": lambda: transformers.GteForMaskedLM(
+        transformers.GteConfig(**SIZES, **WIDE, type_vocab_size=0, tie_word_embeddings=False)
     ),
     "modernbert": lambda: transformers.ModernBertForMaskedLM(
         transformers.ModernBertConfig(**SIZES, **WIDE, bos_token_id=2, cls_token_id=2, eos_token_id=3, sep_token_id=3)
@@ -98,6 +103,19 @@ def test_every_language_model_head(load_model: Any, tmp_path: Path, name: str) -
     wanted = theirs(folder)
 
     assert (wanted > 0).sum() > 50
+    assert np.abs(ours(load_model(spec(), folder)) - wanted).max() <= WITHIN
+
+
+def test_a_gte_as_it_was_first_published_has_other_names(load_model: Any, tmp_path: Path) -> None:
+    folder = save(tmp_path, NETWORKS["gte"]())
+    wanted = theirs(folder)
+    safetensors = pytest.importorskip("safetensors.numpy")
+    arrays = safetensors.load_file(folder / "model.safetensors")
+    renamed = {re.sub(r"^gte\.", "new.", name): array for name, array in arrays.items()}
+    safetensors.save_file(renamed, folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "new"}))
+
     assert np.abs(ours(load_model(spec(), folder)) - wanted).max() <= WITHIN
 
 

@@ -64,6 +64,7 @@ Architecture = Literal[
     "gemma3_text",
     "gte",
     "llama",
+    "llama_bidirec",
     "mistral",
     "modernbert",
     "mpnet",

@@ -123,6 +123,11 @@ def read_llama(data: bytes) -> DecoderConfig:
     return _shared(config, layers, input_bias=bias, output_bias=bias, inner_bias=config.mlp_bias)
 
 
+def read_llama_both_ways(data: bytes) -> DecoderConfig:
+    """`config.json` of a Llama whose tokens see each other, which Nvidia's code calls `llama_bidirec`."""
+    return msgspec.structs.replace(read_llama(data), causal=False)
+
+
 def read_mistral(data: bytes) -> DecoderConfig:
     """`config.json` of a Mistral, whose window is every layer's."""
     config = read_json(data, _Config, "a Mistral")

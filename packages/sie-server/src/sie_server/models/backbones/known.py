@@ -52,6 +52,7 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
     "gemma3_text": _decoder(decoder.read_gemma3),
     "gte": Backbone(rope.read_gte, rope.rope, ("", "new.", "gte."), _WORDS, rope.adapt),
     "llama": _decoder(decoder.read_llama),
+    "llama_bidirec": _decoder(decoder.read_llama_both_ways),
     "mistral": _decoder(decoder.read_mistral),
     "modernbert": Backbone(
         modernbert.read_config,

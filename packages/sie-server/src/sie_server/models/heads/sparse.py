@@ -1,6 +1,6 @@
 """A weight for each id of the vocabulary: of a masked language model's logits, or of a layer of its own.
 
-Follows transformers 5.23 (the language model heads of BERT, DistilBERT, RoBERTa, MPNet and ModernBERT),
+Follows transformers 5.23 (the language model heads of BERT, DistilBERT, RoBERTa, MPNet, ModernBERT and GTE),
 sentence-transformers 6.2 `sparse_encoder/modules/splade_pooling.py`, and FlagEmbedding 1.4
 `inference/embedder/encoder_only/m3.py` (bge-m3's lexical weights).
 """
@@ -88,6 +88,18 @@ _FAMILIES: Final = (
             "layer_norm_eps",
         )
         for name in ("roberta", "mpnet")
+    ),
+    *(
+        _Names(
+            "lm_head.dense.",
+            "lm_head.norm.",
+            "lm_head.decoder.",
+            "lm_head.decoder.bias",
+            f"{name}.embeddings.word_embeddings.weight",
+            None,
+            "layer_norm_eps",
+        )
+        for name in ("new", "gte")
     ),
     _Names(
         "head.dense.",
@@ -184,7 +196,7 @@ def _read(config: bytes) -> _Config:
 
 def _logits(ops: Ops[X], hidden: X, config: _Config) -> X:
     """(T, hidden) → (T, vocabulary)."""
-    names = next((one for one in _FAMILIES if ops.has(one.dense + "weight") and _decodes(ops, one)), None)
+    names = next((one for one in _FAMILIES if _is_here(ops, one)), None)
     if names is None:
         raise LoadError("the checkpoint has no masked language model's head: `cls.predictions`, `lm_head` or the like")
     width, words = config.hidden_size or config.dim or 0, config.vocab_size
@@ -206,5 +218,6 @@ def _logits(ops: Ops[X], hidden: X, config: _Config) -> X:
     return ops.linear(x, table, bias(added, words))
 
 
-def _decodes(ops: Ops[X], names: _Names) -> bool:
-    return ops.has(names.decoder + "weight") or ops.has(names.words)
+def _is_here(ops: Ops[X], names: _Names) -> bool:
+    decodes = ops.has(names.decoder + "weight") or ops.has(names.words)
+    return decodes and ops.has(names.dense + "weight") and ops.has(names.norm + "weight")
