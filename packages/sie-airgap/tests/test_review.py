@@ -20,7 +20,7 @@ FREE = Policy(licences=Licences(allowed=(), denied=(), unnamed="allow"), images=
 """Refuses nothing of what these tests lock."""
 
 
-def model(name: str = "org/a", **changes: object) -> LockedModel:
+def model(name: str = "org/a", /, **changes: object) -> LockedModel:
     plain = msgspec.structs.replace(locked_model(name, {"config.json": b"{}"}), ref="ab" * 20)
     return msgspec.structs.replace(plain, **changes)
 

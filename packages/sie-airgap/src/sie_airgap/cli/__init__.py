@@ -26,6 +26,7 @@ class Verb(NamedTuple):
 VERBS = {
     "lock": Verb("locking", "Resolve what is to be carried into airgap.lock."),
     "review": Verb("reviewing", "Judge the lock by a policy: licences, sizes, gates."),
+    "plan": Verb("reviewing", "Say what a lock costs: bytes, disks, volumes, time."),
     "snapshot": Verb("connected", "Fetch what the lock names, and check every byte."),
     "golden": Verb("answers", "Record a worker's answers; compare them elsewhere."),
     "pack": Verb("connected", "Cut the store into volumes to carry."),
@@ -75,7 +76,7 @@ def cli() -> None:
     """Carry models, images and the chart of SIE into a network without internet, and check every byte there.
 
     \b
-    Connected side      lock, review, snapshot, golden record, pack; rehearse shows there that it will work
+    Connected side      lock, review, plan, snapshot, golden record, pack; rehearse shows there that it will work
     Far side            verify, unpack, mirror, values, then helm install
 
     Every verb can be run again: it goes on where it stopped, and does nothing when there is nothing to do.

@@ -51,7 +51,8 @@ def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     table = [heads, *rows]
     widths = [max(len(row[at]) for row in table) for at in range(len(heads) - 1)]
     return [
-        "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in table
+        "  ".join([*(f"{cell:{width}}" for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
+        for row in table
     ]
 
 

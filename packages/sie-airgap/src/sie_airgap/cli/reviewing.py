@@ -4,16 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import msgspec
 
-from sie_airgap.amounts import counted, sized
-from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.cli.console import Console, columns, output_option
+from sie_airgap.amounts import counted, lasting, sized
+from sie_airgap.archive_plan import LOCK_NAME, MEDIA_BYTES
+from sie_airgap.bill import Bill, bill, parse_link
+from sie_airgap.blobs import BlobFolder
+from sie_airgap.cli.console import Console, columns, output_option, store_option
 from sie_airgap.cli.reading import read_any_lock
+from sie_airgap.contents import contents
 from sie_airgap.failures import Findings, Misused
 from sie_airgap.policy import Policy, parse_policy
 from sie_airgap.review import Finding, Verdict, judge, ledger
 from sie_core.artifacts.lock import Lock, lock_digest
 
+_USUAL_LINKS = ("10Mbit/s", "100Mbit/s", "1Gbit/s")
 _lock_argument = click.argument("lock", type=click.Path(path_type=Path), default=Path(LOCK_NAME))
 
 
@@ -107,3 +112,74 @@ def _findings(findings: Sequence[Finding]) -> list[str]:
         because = f" (accepted: {finding.excused})" if finding.excused is not None else ""
         lines.append(f"{word:7} {finding.rule:11} {finding.what}: {finding.said}{because}")
     return lines
+
+
+def _links(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        for value in values:
+            parse_link(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    return values
+
+
+@click.command()
+@_lock_argument
+@click.option(
+    "--link",
+    "links",
+    multiple=True,
+    callback=_links,
+    default=_USUAL_LINKS,
+    show_default=True,
+    metavar="RATE",
+    help="A line to say the time of, as 50Mbit/s.",
+)
+@store_option
+@output_option
+def plan(lock: Path, links: tuple[str, ...], store: Path, output: str) -> None:
+    """Say what a lock costs to carry: bytes by kind, disk on both sides, volumes of each medium, time on a line.
+
+    LOCK is a lock (airgap.lock when left out), a store or an archive. What the store has already is not counted
+    as to be fetched. Times are the least that a line takes when nothing else is on it.
+    """
+    console = Console(output)
+    locked, blobs = read_any_lock(lock), BlobFolder(store)
+    present = {content.digest for content in contents(locked) if blobs.size(content.digest) is not None}
+    made = bill(locked, present, media=MEDIA_BYTES, links=links)
+    facts = {
+        "lock": lock_digest(locked),
+        **msgspec.to_builtins(made),
+        "connected_bytes": made.connected_bytes,
+        "far_bytes": made.far_bytes,
+    }
+    console.data("\n".join(_billed(made, locked, store)), facts)
+
+
+def _billed(made: Bill, lock: Lock, store: Path) -> list[str]:
+    amounts = [(one.kind, str(one.count), sized(one.size_bytes), sized(one.each_once_bytes)) for one in made.amounts]
+    lines = [f"lock number {lock.serial}, {lock_digest(lock)}", ""]
+    lines += columns(("what", "count", "size", "each blob once"), amounts)
+    lines += ["", f"to carry   {sized(made.size_bytes)}, the largest blob {sized(made.largest_bytes)}"]
+    there = "the rest is" if made.lacking_bytes < made.size_bytes else "none of it is"
+    lines += [f"to fetch   {sized(made.lacking_bytes)}: {there} in {store}", ""]
+    disks = [
+        ("store, connected side", sized(made.size_bytes), "`snapshot` fills it"),
+        ("volumes", sized(made.size_bytes), f"beside the store at most {sized(made.connected_bytes)} on one disk"),
+        ("bucket", sized(made.bucket_bytes), "`mirror weights` reads the volumes as they are"),
+        ("registry", sized(made.registry_bytes), "`mirror images` likewise"),
+        ("store, far side", sized(made.size_bytes), "only if `unpack` is used: it saves reading the media again"),
+        ("all of the far side", sized(made.far_bytes), "where bucket, registry and store share one disk"),
+    ]
+    if made.largest_model is not None:
+        name, size_bytes = made.largest_model
+        largest = f"with all models; the largest alone, {name}, has {sized(size_bytes)}"
+        disks.append(("a worker's cache", sized(made.bucket_bytes), largest))
+    lines += columns(("disk", "at most", ""), disks)
+    volumes = [
+        (one.medium, sized(one.volume_bytes), str(one.count) if one.count is not None else "none: it is too small")
+        for one in made.volumes
+    ]
+    lines += ["", *columns(("medium", "a volume", "volumes"), volumes)]
+    crossings = [(one.link, lasting(one.whole_s), lasting(one.lacking_s)) for one in made.crossings]
+    return [*lines, "", *columns(("line", "all of it", "what is to fetch"), crossings)]
