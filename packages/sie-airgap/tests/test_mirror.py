@@ -1,6 +1,7 @@
 """Weights in a bucket: whole before they are seen, the same after a second run, every altered byte named."""
 
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -15,48 +16,45 @@ from sie_airgap.verify import lock_in_bucket, verify_bucket
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NotThere, TrustError
 from sie_core.artifacts.lock import CURRENT_FILE, Lock
-from sie_core.artifacts.store import Store
+from sie_core.artifacts.store import Destination
 from sie_core.artifacts.stores.memory import MemoryStore
-from sie_core.artifacts.stores.open import open_store
 from sie_core.artifacts.transfer import read, write
-from sie_testing import seaweed
 from sie_testing.carried import FILES, make_lock
+from sie_testing.places import PLACES, Place, running
 
 REVISION = "ab" * 20
 WEIGHTS = f"models--org--large/snapshots/{REVISION}/model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[seaweed.Seaweed]:
-    with seaweed.running(tmp_path_factory.mktemp("seaweed")) as running:
-        running.make_bucket("models")
-        yield running
+_prefixes = count()
 
 
-@pytest.fixture(params=["memory", "folder", "s3"])
-def bucket(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    match request.param:
-        case "memory":
-            return MemoryStore()
-        case "folder":
-            return open_store(f"file://{tmp_path}/bucket")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.ACCESS_KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.SECRET_KEY)
-    endpoint = request.getfixturevalue("server").endpoint
-    return open_store(f"s3://models/{tmp_path.name}/", endpoint=endpoint)
+@pytest.fixture(scope="module", params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with running(request.param, tmp_path_factory.mktemp("place")) as started:
+        yield started
 
 
-def mirrored(lock: Lock, store: BlobFolder, bucket: Store, *, replace: bool = False) -> int:
-    return len(mirror_weights(lock, store, bucket, replace=replace, progress=Silent()))
+@pytest.fixture
+def bucket(place: Place) -> Destination:
+    return place.store(f"run-{next(_prefixes)}")
 
 
-def alter(bucket: Store, name: str) -> None:
+def mirrored(lock: Lock, store: BlobFolder, bucket: Destination, *, replace: bool = False) -> int:
+    return len(mirror_weights(lock, store, bucket, replace=replace, progress=Silent(), wait=_no_wait).copies)
+
+
+def _no_wait(pause_s: float) -> None:
+    """Time passes."""
+
+
+def alter(bucket: Destination, name: str) -> None:
     data = bytearray(read(bucket, name) or b"")
     data[len(data) // 2] ^= 1
     write(bucket, name, bytes(data))
 
 
-def test_what_was_mirrored_is_what_was_locked(lock: Lock, store: BlobFolder, bucket: Store) -> None:
+def test_what_was_mirrored_is_what_was_locked(lock: Lock, store: BlobFolder, bucket: Destination) -> None:
     mirrored(lock, store, bucket)
 
     assert verify_bucket(bucket, lock, progress=Silent()) == []
@@ -66,14 +64,16 @@ def test_what_was_mirrored_is_what_was_locked(lock: Lock, store: BlobFolder, buc
     assert read(bucket, f"models--org--large/.no_exist/{REVISION}/adapter_config.json") == b""
 
 
-def test_a_second_run_copies_nothing(lock: Lock, store: BlobFolder, bucket: Store) -> None:
+def test_a_second_run_copies_nothing(lock: Lock, store: BlobFolder, bucket: Destination) -> None:
     assert mirrored(lock, store, bucket) == len(plan_weights(lock, store, MemoryStore()))
 
     assert plan_weights(lock, store, bucket) == ()
     assert mirrored(lock, store, bucket) == 0
 
 
-def test_a_flipped_byte_is_named_with_its_file_and_copied_again(lock: Lock, store: BlobFolder, bucket: Store) -> None:
+def test_a_flipped_byte_is_named_with_its_file_and_copied_again(
+    lock: Lock, store: BlobFolder, bucket: Destination
+) -> None:
     mirrored(lock, store, bucket)
     alter(bucket, WEIGHTS)
 
@@ -87,7 +87,7 @@ def test_a_flipped_byte_is_named_with_its_file_and_copied_again(lock: Lock, stor
     assert verify_bucket(bucket, lock, progress=Silent()) == []
 
 
-def test_every_finding_is_told_not_the_first_only(lock: Lock, store: BlobFolder, bucket: Store) -> None:
+def test_every_finding_is_told_not_the_first_only(lock: Lock, store: BlobFolder, bucket: Destination) -> None:
     mirrored(lock, store, bucket)
     alter(bucket, WEIGHTS)
     bucket.delete(f"models--org--small/snapshots/{REVISION}/sub/vocab.txt")
@@ -108,7 +108,9 @@ def test_weights_come_straight_from_the_volumes(tmp_path: Path, lock: Lock, stor
     assert verify_bucket(bucket, lock, progress=Silent()) == []
 
 
-def test_a_blob_altered_in_the_store_never_reaches_the_bucket(lock: Lock, store: BlobFolder, bucket: Store) -> None:
+def test_a_blob_altered_in_the_store_never_reaches_the_bucket(
+    lock: Lock, store: BlobFolder, bucket: Destination
+) -> None:
     path = store.path(digest_of(FILES["org/large"]["model.safetensors"]))
     path.write_bytes(path.read_bytes()[:-1] + b"!")
 

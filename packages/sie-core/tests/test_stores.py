@@ -12,28 +12,46 @@ from botocore.exceptions import ClientError
 from sie_core.artifacts.digest import CHUNK_BYTES, digest_of
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError, Unreachable
 from sie_core.artifacts.manifest import FileEntry
-from sie_core.artifacts.store import Store
-from sie_core.artifacts.stores.gcs import GcsStore
+from sie_core.artifacts.store import Destination
 from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.memory import MemoryStore
 from sie_core.artifacts.stores.open import open_store
-from sie_core.artifacts.stores.s3 import PART_BYTES, S3Store, part_size_bytes
+from sie_core.artifacts.stores.s3 import S3Store
+from sie_core.artifacts.stores.s3_uploads import PART_BYTES, part_size_bytes
 from sie_core.artifacts.stores.streams import Body
 from sie_core.artifacts.transfer import fetch_file
-from sie_testing import fake_gcs, seaweed
+from sie_testing import seaweed
+from sie_testing.places import BUCKET, LEAST_PART_BYTES, PLACES, Place, running
 from sie_testing.seaweed import Seaweed
-from sie_testing.store_suite import PAGE_NAMES, StoreSuite, blob, get, put
+from sie_testing.store_suite import StoreSuite, blob, get, put
 from sie_testing.tcp_faults import FaultyProxy, TcpFault, proxy
 
-BUCKET = "models-private"
-LEAST_PART_BYTES = 5 << 20
 _prefixes = count()
 
 
-def in_parts(endpoint: str) -> Store:
+def in_parts(endpoint: str, *, journals: Path | None = None) -> Destination:
     """A bucket that takes files over 5 MiB in parts."""
-    prefix = f"run-{next(_prefixes)}"
-    return S3Store(BUCKET, prefix, endpoint=endpoint, part_bytes=LEAST_PART_BYTES, page_names=PAGE_NAMES)
+    return Place("s3", f"s3://{BUCKET}", endpoint).store(f"run-{next(_prefixes)}", journals=journals)
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with running(request.param, tmp_path_factory.mktemp("place")) as started:
+        yield started
+
+
+class TestMemory(StoreSuite):
+    @pytest.fixture
+    def store(self) -> Destination:
+        return MemoryStore()
+
+
+class TestPlace(StoreSuite):
+    large_bytes = 2 * LEAST_PART_BYTES + 1
+
+    @pytest.fixture
+    def store(self, place: Place) -> Destination:
+        return place.store(f"run-{next(_prefixes)}")
 
 
 @pytest.fixture(scope="module")
@@ -56,72 +74,60 @@ def between(server: Seaweed) -> Iterator[FaultyProxy]:
 
 
 @pytest.fixture
-def shaky(between: FaultyProxy) -> Store:
+def shaky(between: FaultyProxy) -> Destination:
     """A bucket behind the proxy."""
     return in_parts(between.endpoint)
 
 
-class TestMemory(StoreSuite):
-    @pytest.fixture
-    def store(self) -> Store:
-        return MemoryStore()
-
-
-class TestFolder(StoreSuite):
-    @pytest.fixture
-    def store(self, tmp_path: Path) -> Store:
-        return open_store((tmp_path / "not there yet").as_uri())
-
-
-class TestBucket(StoreSuite):
-    large_bytes = 2 * LEAST_PART_BYTES + 1
-
-    @pytest.fixture
-    def store(self, server: Seaweed) -> Store:
-        return in_parts(server.endpoint)
+@pytest.fixture(scope="module")
+def google_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gcs")
 
 
 @pytest.fixture(scope="module")
-def gcs_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gcs") / "server.log"
+def google(google_folder: Path) -> Iterator[Place]:
+    with running("fake-gcs", google_folder) as started:
+        yield started
 
 
-@pytest.fixture(scope="module")
-def gcs_endpoint(gcs_log: Path) -> Iterator[str]:
-    with fake_gcs.running(gcs_log.parent, bucket=BUCKET) as endpoint:
-        yield endpoint
+@pytest.fixture
+def google_store(google: Place) -> Destination:
+    return google.store(f"run-{next(_prefixes)}")
 
 
-class TestGoogleBucket(StoreSuite):
-    large_bytes = 33 << 20
+def test_a_large_file_goes_to_google_in_one_resumable_upload(google_store: Destination) -> None:
+    data = blob(33 << 20)
+    put(google_store, "model.safetensors", data)
 
-    @pytest.fixture
-    def store(self, gcs_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs_endpoint)
-        return GcsStore(BUCKET, f"run-{next(_prefixes)}", page_names=PAGE_NAMES)
+    assert digest_of(get(google_store, "model.safetensors")) == digest_of(data)
 
-    def test_a_missing_bucket_is_told_from_a_missing_file(self, store: Store) -> None:
-        absent = open_store("gs://models-privat/")
-        for attempt in (lambda: absent.stat("x"), lambda: absent.open("x"), lambda: list(absent.list(""))):
-            with pytest.raises(NotThere, match="the bucket `models-privat` does not exist"):
-                attempt()
 
-    def test_a_file_is_read_without_asking_for_more_behind_its_end(self, store: Store, gcs_log: Path) -> None:
-        """A request more for every file; and fake-gcs-server hangs up after it without a word."""
-        put(store, "x", b"abc")
-        with store.open("x") as stream:
-            pieces = list(iter(lambda: stream.read(2), b""))
+def test_a_missing_google_bucket_is_told_from_a_missing_file(google: Place) -> None:
+    absent = open_store("gs://models-privat/")
+    for attempt in (lambda: absent.stat("x"), lambda: absent.open("x"), lambda: list(absent.list(""))):
+        with pytest.raises(NotThere, match="the bucket `models-privat` does not exist"):
+            attempt()
 
-        assert pieces == [b"ab", b"c"]
-        assert get(store, "x", start=1, length=5) == b"bc"
-        assert " 416 " not in gcs_log.read_text()
 
-    def test_nobody_listening_is_unreachable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with socket.socket() as held:
-            held.bind(("127.0.0.1", 0))
-            monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{held.getsockname()[1]}")
-            with pytest.raises(Unreachable):
-                open_store("gs://models/").stat("x")
+def test_a_google_file_is_read_without_asking_for_more_behind_its_end(
+    google_store: Destination, google_folder: Path
+) -> None:
+    """A request more for every file; and fake-gcs-server hangs up after it without a word."""
+    put(google_store, "x", b"abc")
+    with google_store.open("x") as stream:
+        pieces = list(iter(lambda: stream.read(2), b""))
+
+    assert pieces == [b"ab", b"c"]
+    assert get(google_store, "x", start=1, length=5) == b"bc"
+    assert " 416 " not in (google_folder / "server.log").read_text()
+
+
+def test_no_google_listening_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{held.getsockname()[1]}")
+        with pytest.raises(Unreachable):
+            open_store("gs://models/").stat("x")
 
 
 def test_a_folder_that_may_not_be_written_says_so(tmp_path: Path) -> None:
@@ -244,7 +250,7 @@ def test_nobody_listening_is_unreachable_and_passes(between: FaultyProxy) -> Non
     assert caught.value.transient
 
 
-def test_a_failing_server_is_unreachable_and_passes(between: FaultyProxy, shaky: Store) -> None:
+def test_a_failing_server_is_unreachable_and_passes(between: FaultyProxy, shaky: Destination) -> None:
     put(shaky, "x", b"1")
     between.arm(TcpFault("status", status=503, times=4))
 
@@ -253,7 +259,7 @@ def test_a_failing_server_is_unreachable_and_passes(between: FaultyProxy, shaky:
     assert caught.value.transient
 
 
-def test_a_forbidden_file_is_told_from_a_failing_server(between: FaultyProxy, shaky: Store) -> None:
+def test_a_forbidden_file_is_told_from_a_failing_server(between: FaultyProxy, shaky: Destination) -> None:
     between.arm(TcpFault("status", status=403))
 
     with pytest.raises(NoPermission) as caught:
@@ -262,39 +268,13 @@ def test_a_forbidden_file_is_told_from_a_failing_server(between: FaultyProxy, sh
 
 
 @pytest.mark.parametrize("kind", ["cut", "reset"])
-def test_a_connection_that_breaks_while_reading_is_unreachable(between: FaultyProxy, shaky: Store, kind: str) -> None:
+def test_a_connection_that_breaks_while_reading_is_unreachable(
+    between: FaultyProxy, shaky: Destination, kind: str
+) -> None:
     put(shaky, "x", blob(5_000_000))
     between.arm(TcpFault("cut" if kind == "cut" else "reset", after_bytes=100_000))
     with shaky.open("x") as stream, pytest.raises(Unreachable):
         stream.read()
-
-
-def test_an_interrupted_upload_sends_only_what_is_missing(between: FaultyProxy, shaky: Store) -> None:
-    size_bytes = 2 * PART_BYTES + 5
-    data = blob(size_bytes)
-    with pytest.raises(Unreachable):
-        shaky.put(
-            "model.safetensors", _Interrupted(data, 2 * PART_BYTES), size_bytes=size_bytes, digest=digest_of(data)
-        )
-    sent_before = between.asked_bytes
-
-    put(shaky, "model.safetensors", data)
-
-    assert between.asked_bytes - sent_before < LEAST_PART_BYTES
-    assert get(shaky, "model.safetensors") == data
-
-
-class _Interrupted(io.BytesIO):
-    """A source that fails after `at` bytes, as a medium that is pulled out."""
-
-    def __init__(self, data: bytes, at: int) -> None:
-        super().__init__(data)
-        self._at = at
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if self.tell() >= self._at:
-            raise Unreachable("the medium is gone")
-        return super().read(size)
 
 
 SPOILT = [
@@ -307,7 +287,9 @@ SPOILT = [
 
 
 @pytest.mark.parametrize("fault", SPOILT, ids=lambda fault: f"{fault.kind}-{fault.times}")
-def test_a_fetch_arrives_whole_through(between: FaultyProxy, shaky: Store, tmp_path: Path, fault: TcpFault) -> None:
+def test_a_fetch_arrives_whole_through(
+    between: FaultyProxy, shaky: Destination, tmp_path: Path, fault: TcpFault
+) -> None:
     """A connection that broke is opened again where it stopped: little comes twice.
 
     A reset may take with it all that had come, and an attempt that brought nothing is the caller's to repeat.
@@ -328,7 +310,7 @@ def test_a_fetch_arrives_whole_through(between: FaultyProxy, shaky: Store, tmp_p
 
 
 def test_a_byte_flipped_on_the_way_is_refused_and_nothing_is_kept(
-    between: FaultyProxy, shaky: Store, tmp_path: Path
+    between: FaultyProxy, shaky: Destination, tmp_path: Path
 ) -> None:
     data = blob(3_000_000)
     put(shaky, "x", data)

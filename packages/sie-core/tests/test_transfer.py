@@ -25,9 +25,8 @@ from sie_core.artifacts.transfer import (
     listing,
     no_progress,
     require_space,
-    upload_plan,
-    upload_snapshot,
 )
+from sie_core.artifacts.uploading import upload_plan, upload_snapshot
 from sie_core.ids import ModelId, Revision
 from sie_testing.store_suite import blob, put
 

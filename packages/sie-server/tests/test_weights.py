@@ -19,7 +19,7 @@ from sie_core.artifacts.manifest import FileEntry, Manifest, decode_manifest
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.memory import MemoryStore
-from sie_core.artifacts.transfer import upload_snapshot
+from sie_core.artifacts.uploading import upload_snapshot
 from sie_core.catalog.spec import ModelSpec, Source
 from sie_core.ids import ModelId, Revision
 from sie_server import snapshots, weights

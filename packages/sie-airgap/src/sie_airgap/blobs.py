@@ -103,6 +103,11 @@ class BlobFolder:
         except FileNotFoundError as error:
             raise NotThere(f"`{digest}` is not in {self.root}") from error
 
+    def sizes(self) -> dict[Digest, int]:
+        """Every whole blob here, whatever lock it is of, with its length in bytes."""
+        paths = (self.root / "blobs" / "sha256").glob("[0-9a-f]" * 64)
+        return {Digest(f"sha256:{path.name}"): path.stat().st_size for path in paths}
+
     def named(self, name: str) -> bytes | None:
         try:
             return (self.root / name).read_bytes()

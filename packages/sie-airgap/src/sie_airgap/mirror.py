@@ -1,28 +1,72 @@
 """Copy the locked weights into the bucket that workers read, from a store or straight from the volumes.
 
-Order is the promise: every model's files, then what readers of each model start from, then the lock, then
-`.sie/current`, so that whatever a reader finds there it finds the rest of, too. Images and chart: `images`.
+Order is the promise: every model's files and then its manifest; when all models are there, what readers without a
+lock start from; then the lock; then `.sie/current`. Whatever a reader finds, it finds the rest of, too. Nothing is
+ever deleted. Images and chart: `images`.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from sie_airgap.blobs import Blobs
 from sie_airgap.failures import Drift, Incomplete
-from sie_airgap.progress import Progress
+from sie_airgap.patience import Wait, patiently
+from sie_airgap.patient_bucket import PatientBucket
+from sie_airgap.progress import Progress, Task
+from sie_airgap.receipt import (
+    RECEIPT_FILE,
+    PlaceTraits,
+    Receipt,
+    decode_receipt,
+    encode_receipt,
+    held_files,
+    receipt_of_bucket,
+    strays,
+)
 from sie_airgap.verify import lock_in_bucket
-from sie_core.artifacts.errors import NotThere
-from sie_core.artifacts.lock import CURRENT_FILE, Lock, encode_lock, lock_digest, lock_file
+from sie_core.artifacts import hf_layout
+from sie_core.artifacts.digest import Digest
+from sie_core.artifacts.errors import NotThere, TrustError
+from sie_core.artifacts.lock import (
+    CURRENT_FILE,
+    LOCKS_FOLDER,
+    Lock,
+    LockedModel,
+    decode_lock,
+    encode_lock,
+    lock_digest,
+    lock_file,
+)
 from sie_core.artifacts.manifest import FileEntry
-from sie_core.artifacts.store import Store
-from sie_core.artifacts.transfer import read, upload_plan, upload_snapshot, write
+from sie_core.artifacts.plan import Plan, shared
+from sie_core.artifacts.store import Destination, Store, Unfinished
+from sie_core.artifacts.transfer import read, write
+from sie_core.artifacts.uploading import upload_files, upload_plan, upload_ref
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One file that a bucket lacks."""
+    """One file that a bucket lacks; `is_sent`: its bytes travel, since the bucket has them under no other name."""
 
     model: str
     entry: FileEntry
+    is_sent: bool
+
+
+@dataclass(frozen=True)
+class Mirrored:
+    """What there was to do, and what else is there.
+
+    Attributes:
+        strays: files there that no lock there explains; they are left alone.
+        unfinished: uploads that somebody began and has not ended.
+    """
+
+    copies: tuple[Copy, ...]
+    receipt: Receipt
+    strays: tuple[str, ...]
+    unfinished: tuple[Unfinished, ...]
 
 
 def plan_weights(lock: Lock, blobs: Blobs, store: Store, *, replace: bool = False) -> tuple[Copy, ...]:
@@ -37,47 +81,121 @@ def plan_weights(lock: Lock, blobs: Blobs, store: Store, *, replace: bool = Fals
     """
     _check_complete(lock, blobs)
     _refuse_older(lock, store)
-    return tuple(
-        Copy(model.id, entry)
-        for model in lock.models
-        for entry in upload_plan(store, model.manifest, reread=replace).copies
-    )
+    held = {} if replace else _held(store)
+    copies: list[Copy] = []
+    for model in lock.models:
+        copies += _copies(model, upload_plan(store, model.manifest, reread=replace), held)
+        held |= _names(model)
+    return tuple(copies)
 
 
 def mirror_weights(
-    lock: Lock, blobs: Blobs, store: Store, *, replace: bool = False, progress: Progress
-) -> tuple[Copy, ...]:
-    """Bring the bucket to the lock; the files that were copied. A second run copies nothing.
+    lock: Lock,
+    blobs: Blobs,
+    bucket: Destination,
+    *,
+    replace: bool = False,
+    progress: Progress,
+    wait: Wait | None = None,
+) -> Mirrored:
+    """Bring the bucket to the lock. A second run copies nothing.
+
+    Args:
+        wait: waits before something is tried again; a test does not wait.
 
     Raises:
-        Incomplete, Drift: as `plan_weights`.
+        Incomplete, Drift: as `plan_weights`; Drift also when another mirror has brought a later lock meanwhile.
         TrustError: a blob is not what the lock says; the bucket has no trace of it.
         TransferError: of the bucket; what was copied stays, and a second run goes on from there.
     """
     _check_complete(lock, blobs)
+    store = PatientBucket(bucket, say=progress.say, wait=wait)
     _refuse_older(lock, store)
-    copied: list[Copy] = []
+    held = {} if replace else _held(store)
+    copies: list[Copy] = []
     with progress.task("mirror weights", sum(model.size_bytes for model in lock.models)) as task:
         for model in lock.models:
-
-            def moved(path: str, size_bytes: int, model_id: str = model.id) -> None:
-                task.at(f"{model_id} {path}")
-                task.advance(size_bytes)
-
-            plan = upload_snapshot(
+            plan = upload_files(
                 store,
                 lambda entry: blobs.open(entry.digest),
                 model.manifest,
                 absent=model.absent,
                 reread=replace,
-                progress=moved,
+                held=held,
+                attempt=partial(patiently, say=progress.say, wait=wait),
+                progress=partial(_moved, task, model.id),
             )
-            copied += [Copy(model.id, entry) for entry in plan.copies]
+            copies += _copies(model, plan, held)
+            held |= _names(model)
+    _refuse_older(lock, store)
+    for model in lock.models:
+        upload_ref(store, model.manifest)
     digest = lock_digest(lock)
     write(store, lock_file(digest), encode_lock(lock))
     # Last: whoever reads it finds the lock, and all that the lock names.
     write(store, CURRENT_FILE, digest.encode())
-    return tuple(copied)
+    _refuse_older(lock, store)
+    return _told(lock, store, tuple(copies))
+
+
+def locks_in_bucket(store: Store) -> Iterator[Lock]:
+    """Every lock there that is one; `lock_in_bucket` tells of the current one when it is none."""
+    for stat in store.list(LOCKS_FOLDER):
+        try:
+            yield decode_lock(read(store, stat.name) or b"", where=stat.name)
+        except TrustError:
+            continue
+
+
+def bucket_receipt(store: Store) -> Receipt:
+    """What a bucket holds, from its listing and the locks in it. Raises as `lock_in_bucket`."""
+    lock = lock_in_bucket(store)
+    earlier = [one for one in locks_in_bucket(store) if one != lock]
+    listed = {stat.name: stat.size_bytes for stat in store.list("")}
+    return receipt_of_bucket(store.url, lock, earlier, listed, _traits_there(store))
+
+
+def _told(lock: Lock, store: PatientBucket, copies: tuple[Copy, ...]) -> Mirrored:
+    """The receipt, which is written, and what the mirror noticed."""
+    locks = [lock, *(one for one in locks_in_bucket(store) if one != lock)]
+    listed = {stat.name: stat.size_bytes for stat in store.list("")}
+    known = _traits_there(store)
+    tried = any(not copy.is_sent for copy in copies)
+    traits = PlaceTraits(
+        kind=store.url.partition(":")[0],
+        copies=store.copied if tried else known.copies if known else None,
+        lists_at_once=all(name in listed for model in lock.models for name in _names(model).values()),
+    )
+    receipt = receipt_of_bucket(store.url, locks[0], locks[1:], listed, traits)
+    write(store, RECEIPT_FILE, encode_receipt(receipt))
+    return Mirrored(copies, receipt, strays(locks, listed), tuple(store.unfinished("")))
+
+
+def _traits_there(store: Store) -> PlaceTraits | None:
+    try:
+        return decode_receipt(read(store, RECEIPT_FILE) or b"").traits
+    except ValueError:
+        return None
+
+
+def _moved(task: Task, model_id: str, path: str, size_bytes: int) -> None:
+    task.at(f"{model_id} {path}")
+    task.advance(size_bytes)
+
+
+def _held(store: Store) -> dict[Digest, str]:
+    """What earlier locks brought, to copy from."""
+    return held_files(locks_in_bucket(store), {stat.name: stat.size_bytes for stat in store.list("")})
+
+
+def _names(model: LockedModel) -> dict[Digest, str]:
+    files = model.manifest.files
+    return {entry.digest: hf_layout.snapshot_file(model.repo, model.revision, entry.path) for entry in files}
+
+
+def _copies(model: LockedModel, plan: Plan, held: dict[Digest, str]) -> list[Copy]:
+    sent = set(shared(plan.copies, held)[0])
+    return [Copy(model.id, entry, is_sent=entry in sent) for entry in plan.copies]
 
 
 def _check_complete(lock: Lock, blobs: Blobs) -> None:

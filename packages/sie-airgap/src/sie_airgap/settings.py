@@ -1,4 +1,4 @@
-"""What the toolkit reads from the environment: who it is to the hub, and where the hub is.
+"""What the toolkit reads from the environment: who it is to the hub, where the hub is, where it notes its state.
 
 Credentials of buckets are read by their own clients (`AWS_*`, `GOOGLE_APPLICATION_CREDENTIALS`). Nothing
 secret is ever a flag: command lines are visible to everybody on a machine.
@@ -17,7 +17,7 @@ from sie_core.settings import Secret, load, setting
 
 @dataclass(frozen=True)
 class AirgapSettings:
-    """The hub, on the connected side only, and the registries' logins."""
+    """The hub, on the connected side only, the registries' logins, and where this user's programs keep state."""
 
     hub_endpoint: str = setting("HF_ENDPOINT", PUBLIC_HUB)
     """The hub that models are resolved at and fetched from."""

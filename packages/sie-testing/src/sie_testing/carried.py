@@ -28,12 +28,15 @@ FILES: Mapping[str, Mapping[str, bytes]] = {
 WHEEL, CHART = seeded(5_000, seed=3), seeded(9_000, seed=4)
 
 
-def locked_model(model: str, files: Mapping[str, bytes]) -> LockedModel:
+REVISION = Revision("ab" * 20)
+
+
+def locked_model(model: str, files: Mapping[str, bytes], revision: Revision = REVISION) -> LockedModel:
     return LockedModel(
         id=ModelId(model),
         repo=ModelId(model),
         ref="main",
-        revision=Revision("ab" * 20),
+        revision=revision,
         license="mit",
         gated=False,
         why=("--model",),
@@ -45,12 +48,12 @@ def locked_model(model: str, files: Mapping[str, bytes]) -> LockedModel:
     )
 
 
-def make_lock(files: Mapping[str, Mapping[str, bytes]], *, serial: int = 1) -> Lock:
+def make_lock(files: Mapping[str, Mapping[str, bytes]], *, serial: int = 1, revision: Revision = REVISION) -> Lock:
     return Lock(
         version=1,
         serial=serial,
         previous=None,
-        models=tuple(locked_model(model, held) for model, held in sorted(files.items())),
+        models=tuple(locked_model(model, held, revision) for model, held in sorted(files.items())),
         images=(),
         charts=(LockedChart("sie-cluster", "0.3.1", "sie-cluster-0.3.1.tgz", digest_of(CHART), len(CHART)),),
         wheels=(LockedWheel("sie_airgap-0.3.1-py3-none-any.whl", digest_of(WHEEL), len(WHEEL)),),

@@ -27,7 +27,7 @@ import httpx2
 from sie_core.artifacts.digest import digest_of_stream
 from sie_core.artifacts.manifest import FileEntry, Manifest
 from sie_core.artifacts.stores.open import open_store
-from sie_core.artifacts.transfer import upload_snapshot
+from sie_core.artifacts.uploading import upload_snapshot
 from sie_core.catalog.catalog import Catalog
 from sie_core.ids import ModelId, Revision
 from sie_testing import parts

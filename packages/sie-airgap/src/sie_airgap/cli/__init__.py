@@ -35,6 +35,7 @@ VERBS = {
     "unpack": Verb("crossing", "Put an archive's content into a store."),
     "mirror": Verb("far", "Copy weights, images, chart to where they are read."),
     "values": Verb("far", "Write values-offline.yaml for helm install."),
+    "receipt": Verb("receipts", "Say what is there, to carry back."),
     "rehearse": Verb("rehearsal", "Run the chart here, with no way out, and count."),
     "far-side": Verb("rehearsal", "Run a command where nothing can be reached."),
     "why": Verb("reading", "Say why something is carried."),

@@ -15,7 +15,7 @@ from sie_airgap.failures import Drift, Misused
 from sie_airgap.media import Media, read_media
 from sie_airgap.progress import Events, Lines, Progress
 from sie_core.artifacts.lock import Lock, lock_digest
-from sie_core.artifacts.store import Store
+from sie_core.artifacts.store import Destination
 from sie_core.artifacts.stores.open import open_store, parse_store_url
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,10 +104,12 @@ def lock_option(command: F) -> F:
 
 
 def bucket_options(command: F) -> F:
-    """`--endpoint` and `--region` of an S3-compatible server."""
+    """`--endpoint` and `--region` of the server that a bucket is at."""
     command = click.option("--region", help="Of the bucket.  [default: AWS_REGION, or us-east-1]")(command)
     return click.option(
-        "--endpoint", metavar="URL", help="Of an S3-compatible server (MinIO, Ceph, SeaweedFS).  [default: AWS]"
+        "--endpoint",
+        metavar="URL",
+        help="Of an S3-compatible server (MinIO, Ceph, SeaweedFS).  [default: AWS_ENDPOINT_URL_S3, or AWS]",
     )(command)
 
 
@@ -139,11 +141,11 @@ def is_store(path: Path) -> bool:
     return (path / "blobs" / "sha256").is_dir() or (path / LOCK_NAME).is_file()
 
 
-def bucket(url: str, *, endpoint: str | None, region: str | None) -> Store:
+def bucket(url: str, *, endpoint: str | None, region: str | None, journals: Path | None = None) -> Destination:
     """The bucket that a URL names. Raises `Misused` for one that cannot be, or whose client is not installed."""
     check_bucket(url)
     try:
-        return open_store(url, endpoint=endpoint, region=region)
+        return open_store(url, endpoint=endpoint, region=region, journals=journals)
     except ImportError as error:
         extra = "s3" if url.startswith("s3:") else "gcs"
         raise Misused(

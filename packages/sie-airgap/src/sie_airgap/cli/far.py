@@ -22,7 +22,7 @@ from sie_airgap.failures import Misused
 from sie_airgap.images import chart_artifact, plan_chart, plan_images, pull_secret, read_chart
 from sie_airgap.images import mirror_chart as push_chart
 from sie_airgap.images import mirror_images as push_images
-from sie_airgap.mirror import mirror_weights, plan_weights
+from sie_airgap.mirror import Mirrored, mirror_weights, plan_weights
 from sie_airgap.oci.reference import parse_place
 from sie_airgap.oci.registry import Registry
 from sie_airgap.oci.sessions import kept_sessions
@@ -30,6 +30,9 @@ from sie_airgap.progress import counted, sized
 from sie_airgap.settings import docker_config_file, logins, state_folder
 from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.lock import Lock
+
+_MOST_NAMES = 20
+"""More strays than that are counted."""
 
 
 @click.group()
@@ -65,8 +68,11 @@ def mirror_weights_command(
 ) -> None:
     """Copy weights to URL: s3://BUCKET/PREFIX/, gs://BUCKET/PREFIX/ or file:///FOLDER.
 
-    Credentials come from the environment. A reader never finds part of a model: manifests come after files, refs
-    after manifests, and the lock last.
+    Credentials are found as by every other program: in the environment, in a profile, by the identity of the
+    machine. What the bucket has under another name is copied there and not sent. A reader never finds part of a
+    model: manifests come after files, refs after manifests, and the lock last. Nothing is ever deleted.
+
+    Stopped by Ctrl-C, the file under way begins anew; after anything else, a crash too, it goes on.
     """
     blobs, lock = opened(sources, lock_path)
     _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, console=Console(output))
@@ -83,17 +89,40 @@ def _weights(
     dry_run: bool,
     console: Console,
 ) -> None:
-    store = bucket(url, endpoint=endpoint, region=region)
+    store = bucket(url, endpoint=endpoint, region=region, journals=state_folder() / "uploads")
+    done = None
     if dry_run:
         copies = plan_weights(lock, blobs, store, replace=replace)
         for copy in copies:
-            console.note(f"copy  {copy.model} {copy.entry.path}  {sized(copy.entry.size_bytes)}")
+            verb = "send" if copy.is_sent else "copy there"
+            console.note(f"{verb}  {copy.model} {copy.entry.path}  {sized(copy.entry.size_bytes)}")
     else:
-        copies = mirror_weights(lock, blobs, store, replace=replace, progress=console.progress)
+        done = mirror_weights(lock, blobs, store, replace=replace, progress=console.progress)
+        copies = done.copies
+        _tell_of_others(done, url, console)
     size_bytes = sum(copy.entry.size_bytes for copy in copies)
+    sent_bytes = sum(copy.entry.size_bytes for copy in copies if copy.is_sent)
     verb = "to copy" if dry_run else "copied"
-    text = f"{counted(len(copies), 'file')} {verb} to {url}, {sized(size_bytes)}; {counted(len(lock.models), 'model')}"
-    console.data(text, {"weights": url, "files": len(copies), "bytes": size_bytes})
+    text = f"{counted(len(copies), 'file')} {verb} to {url}, {sized(size_bytes)}"
+    if sent_bytes < size_bytes:
+        text += f" ({sized(size_bytes - sent_bytes)} of it from what is there)"
+    facts: dict[str, object] = {"weights": url, "files": len(copies), "bytes": size_bytes, "sent_bytes": sent_bytes}
+    if done is not None:
+        facts |= {"strays": list(done.strays), "unfinished": [one.name for one in done.unfinished]}
+    console.data(f"{text}; {counted(len(lock.models), 'model')}", facts)
+
+
+def _tell_of_others(done: Mirrored, url: str, console: Console) -> None:
+    """What is there besides; it is never touched."""
+    for name in done.strays[:_MOST_NAMES]:
+        console.note(f"stray  {name}: no lock there names it; it is left alone")
+    if len(done.strays) > _MOST_NAMES:
+        console.note(f"stray  {len(done.strays) - _MOST_NAMES} more; --output json names all")
+    for upload in done.unfinished[:_MOST_NAMES]:
+        console.note(
+            f"unfinished  {upload.name}, begun {upload.since}: an upload of another process or machine, which takes "
+            f"space in {url} until it ends or is aborted"
+        )
 
 
 _full_names_option = click.option(

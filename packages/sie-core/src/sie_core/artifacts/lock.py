@@ -30,6 +30,7 @@ ADAPTED_BY = "adapted by "
 _OF_ANOTHER = re.compile(rf"(?:{BASE_OF}|{LABELS_ENCODER_OF}|{ADAPTED_BY}|variant `[^`]*` of )(\S+)")
 _LONGEST_TEXT = 2000
 
+LOCKS_FOLDER = ".sie/locks/"
 CURRENT_FILE = ".sie/current"
 """In a bucket: the digest (71 characters, no newline) of the lock that was mirrored last."""
 
@@ -222,7 +223,7 @@ class LockInvalid(TrustError):
 
 def lock_file(digest: Digest) -> str:
     """Where a bucket keeps the lock of that digest."""
-    return f".sie/locks/{hex_of(digest)}.json"
+    return f"{LOCKS_FOLDER}{hex_of(digest)}.json"
 
 
 def encode_lock(lock: Lock) -> bytes:

@@ -4,10 +4,11 @@ A plan goes by size alone, which a listing gives for nothing. A file of the righ
 evidence: `transfer` reads it, or relies on a manifest that was written after everything had been read.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.manifest import FileEntry, Manifest
 
 
@@ -61,3 +62,22 @@ def plan(manifest: Manifest, present: Mapping[str, int]) -> Plan:
             conflicts.append(Conflict(path=entry.path, want_bytes=entry.size_bytes, have_bytes=have_bytes))
     strays = present.keys() - {entry.path for entry in manifest.files}
     return Plan(copies=tuple(copies), present=tuple(there), conflicts=tuple(conflicts), strays=tuple(sorted(strays)))
+
+
+def shared(
+    copies: Sequence[FileEntry], held: Mapping[Digest, str]
+) -> tuple[tuple[FileEntry, ...], tuple[FileEntry, ...]]:
+    """Which files are sent, and which are copied afterwards where they go: the place has their contents by then.
+
+    Args:
+        held: contents that the place has under another name already.
+    """
+    known = set(held)
+    sent, copied = [], []
+    for entry in copies:
+        if entry.digest in known and entry.size_bytes:  # an empty file is sent sooner than copied
+            copied.append(entry)
+        else:
+            known.add(entry.digest)
+            sent.append(entry)
+    return tuple(sent), tuple(copied)

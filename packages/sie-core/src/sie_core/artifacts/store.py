@@ -37,6 +37,14 @@ class Stat:
     size_bytes: int
 
 
+@dataclass(frozen=True)
+class Unfinished:
+    """An upload that was begun and has not ended: of which file, and since when (the server's words)."""
+
+    name: str
+    since: str
+
+
 class Store(Protocol):
     """Where files live, by name. Names are POSIX, relative, without `..`."""
 
@@ -61,4 +69,16 @@ class Store(Protocol):
 
     def delete(self, name: str) -> None:
         """Deleting what is not there is not an error."""
+        ...
+
+
+class Destination(Store, Protocol):
+    """A store that snapshots are uploaded to."""
+
+    def copy(self, source: str, name: str, *, size_bytes: int) -> bool:
+        """Make `name` the same as `source`, of that length, where they are; False when this store cannot."""
+        ...
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """Uploads below `prefix` that were begun and have not ended, by whomever, as far as the store tells of them."""
         ...

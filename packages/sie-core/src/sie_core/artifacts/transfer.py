@@ -1,12 +1,9 @@
-"""Moving a snapshot's files out of a store and into one, verified on the way.
+"""Moving a snapshot's files out of a store, verified on the way. `uploading` moves them into one.
 
-Fetching: a file comes in ranges, several at a time, each written in its place; one thread follows and hashes
+A file comes in ranges, several at a time, each written in its place; one thread follows and hashes
 what has arrived in order. Nothing has the file's name before its digest has proved right. A journal beside
 the file notes each finished range, so that a process killed at any point fetches at most one range a stream
 again. A file that is replaced at its source while it comes is begun anew.
-
-Uploading: files, then the hub's listing and markers, then the manifest, then the ref, each only when all
-before it are there. A reader that starts at the ref or at the manifest finds everything.
 
 Whoever fetches into a folder holds that folder's lock: two fetches of one target would share a journal.
 """
@@ -15,16 +12,15 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
-from typing import BinaryIO, cast
 
 from sie_core.artifacts import hf_layout
-from sie_core.artifacts.digest import Digest, digest_of, digest_of_stream
+from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NoSpace, NotThere, Replaced, TransferError, TrustError
-from sie_core.artifacts.manifest import FileEntry, Manifest, encode_manifest
+from sie_core.artifacts.manifest import FileEntry, Manifest
 from sie_core.artifacts.plan import Plan, plan
 from sie_core.artifacts.ranges import LARGE_BYTES, STREAMS, Patience, RangedFetch, impatient, partial_file
 from sie_core.artifacts.store import Store
@@ -34,9 +30,6 @@ Progress = Callable[[str, int], None]
 """Told a path and how many bytes of it have just come, or had come before; from several threads, one at a time.
 
 Negative when they are thrown away and must come again."""
-
-Source = Callable[[FileEntry], BinaryIO]
-"""Where an upload reads a file from; it may be asked twice."""
 
 
 def no_progress(path: str, size_bytes: int) -> None:
@@ -72,7 +65,7 @@ def fetch_file(
     with disk_errors(target, "write"):
         target.parent.mkdir(parents=True, exist_ok=True)
         require_space(target.parent, entry.size_bytes - _allocated_bytes(target))
-        report = _one_at_a_time(progress)
+        report = one_at_a_time(progress)
         replaced = 0
         while True:
             fetch = RangedFetch(store, name, target, entry, progress=report, patience=patience)
@@ -115,7 +108,7 @@ def fetch_snapshot(store: Store, manifest: Manifest, folder: Path, *, progress: 
     folder.mkdir(parents=True, exist_ok=True)
     todo = plan(manifest, listing(folder))
     require_space(folder, todo.copy_bytes - sum(_allocated_bytes(folder / entry.path) for entry in todo.copies))
-    report = _one_at_a_time(progress)
+    report = one_at_a_time(progress)
     for entry in todo.present:
         report(entry.path, entry.size_bytes)
 
@@ -123,7 +116,7 @@ def fetch_snapshot(store: Store, manifest: Manifest, folder: Path, *, progress: 
         name = hf_layout.snapshot_file(manifest.repo, manifest.revision, entry.path)
         fetch_file(store, name, folder / entry.path, entry, progress=report)
 
-    _each(todo.copies, fetch)
+    each(todo.copies, fetch)
     return todo
 
 
@@ -136,74 +129,6 @@ def listing(folder: Path) -> dict[str, int]:
             if not hf_layout.is_unfinished(file) and path.is_file():
                 found[path.relative_to(folder).as_posix()] = path.stat().st_size
     return found
-
-
-def upload_plan(store: Store, manifest: Manifest, *, reread: bool = False) -> Plan:
-    """What `upload_snapshot` would copy.
-
-    Files of the right length are not copied when the store has this very manifest, which is written last;
-    without it, or with `reread`, each is read from the store and copied when its digest is another.
-    """
-    prefix = hf_layout.snapshot_folder(manifest.repo, manifest.revision) + "/"
-    todo = plan(manifest, {stat.name.removeprefix(prefix): stat.size_bytes for stat in store.list(prefix)})
-    if not reread and read(store, hf_layout.manifest_file(manifest.repo, manifest.revision)) == encode_manifest(
-        manifest
-    ):
-        return todo
-    altered = {entry.path for entry in todo.present if _stored_digest(store, prefix + entry.path) != entry.digest}
-    return Plan(
-        copies=tuple(entry for entry in manifest.files if entry in todo.copies or entry.path in altered),
-        present=tuple(entry for entry in todo.present if entry.path not in altered),
-        conflicts=todo.conflicts,
-        strays=todo.strays,
-    )
-
-
-def upload_snapshot(
-    store: Store,
-    source: Source,
-    manifest: Manifest,
-    *,
-    absent: Iterable[str] = (),
-    ref: str = "main",
-    reread: bool = False,
-    progress: Progress = no_progress,
-) -> Plan:
-    """Copy a snapshot into a store: files, then the hub's listing and markers, then the manifest, then the ref.
-
-    Args:
-        source: where each file is read from.
-        absent: optional files that loaders ask for and this commit has not; each gets its marker.
-        ref: the name that readers without a lock start from.
-        reread: read what is already there, too, instead of relying on the store's manifest.
-
-    Returns:
-        What there was to do; running it again does nothing.
-
-    Raises:
-        TransferError: the store or the source failed; run again, it goes on from there.
-        TrustError: the source is not what the manifest says.
-    """
-    todo = upload_plan(store, manifest, reread=reread)
-    report = _one_at_a_time(progress)
-    for entry in todo.present:
-        report(entry.path, entry.size_bytes)
-
-    def upload(entry: FileEntry) -> None:
-        name = hf_layout.snapshot_file(manifest.repo, manifest.revision, entry.path)
-        with source(entry) as data:
-            counted = cast(BinaryIO, _Counted(data, entry.path, report))
-            store.put(name, counted, size_bytes=entry.size_bytes, digest=entry.digest)
-
-    _each(todo.copies, upload)
-    model, revision = manifest.repo, manifest.revision
-    for path in absent:
-        write(store, hf_layout.no_exist_file(model, revision, path), b"")
-    write(store, hf_layout.tree_file(model, revision), hf_layout.tree_json(manifest))
-    write(store, hf_layout.manifest_file(model, revision), encode_manifest(manifest))
-    # Last: a reader that starts there must find the rest.
-    write(store, hf_layout.ref_file(model, ref), hf_layout.ref_bytes(revision))
-    return todo
 
 
 def read(store: Store, name: str) -> bytes | None:
@@ -221,18 +146,13 @@ def write(store: Store, name: str, data: bytes) -> None:
         store.put(name, io.BytesIO(data), size_bytes=len(data), digest=digest_of(data))
 
 
-def _stored_digest(store: Store, name: str) -> Digest:
-    with store.open(name) as stream:
-        return digest_of_stream(stream)[0]
-
-
 def _allocated_bytes(target: Path) -> int:
     """What the partial file of an earlier process takes on the disk already."""
     partial = partial_file(target)
     return partial.stat().st_blocks * 512 if partial.is_file() else 0
 
 
-def _each(entries: Sequence[FileEntry], action: Callable[[FileEntry], None]) -> None:
+def each(entries: Sequence[FileEntry], action: Callable[[FileEntry], None]) -> None:
     """Small files several at a time, then large ones, which move in several streams themselves, in turn."""
     small = [entry for entry in entries if entry.size_bytes < LARGE_BYTES]
     with ThreadPoolExecutor(STREAMS) as pool:
@@ -248,7 +168,8 @@ def _each(entries: Sequence[FileEntry], action: Callable[[FileEntry], None]) -> 
             action(entry)
 
 
-def _one_at_a_time(progress: Progress) -> Progress:
+def one_at_a_time(progress: Progress) -> Progress:
+    """The same, told by several threads."""
     lock = Lock()
 
     def report(path: str, size_bytes: int) -> None:
@@ -256,21 +177,3 @@ def _one_at_a_time(progress: Progress) -> Progress:
             progress(path, size_bytes)
 
     return report
-
-
-class _Counted(io.RawIOBase):
-    """A stream that reports what is read from it."""
-
-    def __init__(self, data: BinaryIO, path: str, report: Progress) -> None:
-        self._data = data
-        self._path = path
-        self._report = report
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1, /) -> bytes:
-        chunk = self._data.read(size)
-        if chunk:
-            self._report(self._path, len(chunk))
-        return chunk

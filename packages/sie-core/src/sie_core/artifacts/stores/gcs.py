@@ -17,7 +17,7 @@ from google.cloud import storage
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, Unreachable
 from sie_core.artifacts.manifest import parse_path
-from sie_core.artifacts.store import Stat, Traits
+from sie_core.artifacts.store import Stat, Traits, Unfinished
 from sie_core.artifacts.stores.streams import Body, Declared
 
 _READ_BYTES = 8 << 20
@@ -33,8 +33,9 @@ class GcsStore:
 
     traits = Traits(atomic_put=True, range_reads=True, listing_is_consistent=True, max_parallel=4)
 
-    def __init__(self, bucket: str, prefix: str = "", *, page_names: int = 1_000) -> None:
+    def __init__(self, bucket: str, prefix: str = "", *, endpoint: str | None = None, page_names: int = 1_000) -> None:
         """See `open_store`; `page_names` is how many files the server lists at a time."""
+        self._endpoint = endpoint
         self._page_names = page_names
         self._name = bucket
         self._prefix = f"{prefix}/" if prefix else ""
@@ -42,7 +43,8 @@ class GcsStore:
 
     @cached_property
     def _bucket(self) -> Any:
-        return storage.Client(project=None).bucket(self._name)
+        options = {"api_endpoint": self._endpoint} if self._endpoint else None
+        return storage.Client(project=None, client_options=options).bucket(self._name)
 
     def stat(self, name: str) -> Stat | None:
         key = self._key(name)
@@ -97,6 +99,22 @@ class GcsStore:
             except NotFound:
                 self._see_bucket()
 
+    def copy(self, source: str, name: str, *, size_bytes: int) -> bool:
+        blob, its_source = self._bucket_blob(name), self._bucket_blob(source)
+        with self._told("storage.objects.create", name):
+            try:
+                token, *_ = blob.rewrite(its_source, **_ONCE)
+                while token is not None:  # a large one, in as many requests as the server wants
+                    token, *_ = blob.rewrite(its_source, token=token, **_ONCE)
+            except (Forbidden, NotFound):
+                return False
+        stat = self.stat(name)
+        return stat is not None and stat.size_bytes == size_bytes
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        """None: the server lists no uploads that were begun; it forgets them after a week."""
+        return iter(())
+
     def _key(self, name: str) -> str:
         return self._prefix + parse_path(name)
 
@@ -137,4 +155,11 @@ class GcsStore:
         code = int(error.code or 0) if isinstance(error, GoogleAPICallError) else 0
         failed = Unreachable(f"{where}: {error}")
         failed.transient = code >= 500 or code in (0, 408, 429)
+        failed.retry_after_s = _retry_after_s(error)
         return failed
+
+
+def _retry_after_s(error: Exception) -> float | None:
+    answer = error.response if isinstance(error, GoogleAPICallError) else None
+    wait = str(answer.headers.get("Retry-After", "")) if answer is not None else ""
+    return float(wait) if wait.isdigit() else None

@@ -7,16 +7,17 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
 from tempfile import NamedTemporaryFile
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest
 from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferError, Unreachable
 from sie_core.artifacts.manifest import parse_path
-from sie_core.artifacts.store import Stat, Traits
+from sie_core.artifacts.store import Stat, Traits, Unfinished
 from sie_core.artifacts.stores.streams import Body, Declared
 
 _INCOMING = ".incoming-"
@@ -58,18 +59,29 @@ class LocalStore:
         """Written beside its place, flushed to the disk, checked, renamed."""
         path = self.root / parse_path(name)
         declared = Declared(data, size_bytes=size_bytes, digest=digest, where=str(path))
-        with disk_errors(path, "write"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=path.parent, prefix=_INCOMING, delete=False) as incoming:
-                try:
-                    shutil.copyfileobj(cast(BinaryIO, declared), incoming, CHUNK_BYTES)
-                    incoming.flush()
-                    os.fdatasync(incoming.fileno())
-                    Path(incoming.name).chmod(0o644)
-                    Path(incoming.name).replace(path)
-                except BaseException:
-                    Path(incoming.name).unlink(missing_ok=True)
-                    raise
+        with disk_errors(path, "write"), _appearing(path) as incoming:
+            shutil.copyfileobj(cast(BinaryIO, declared), incoming, CHUNK_BYTES)
+
+    def copy(self, source: str, name: str, *, size_bytes: int) -> bool:
+        """Bytes of its own, no link: what alters one must not alter the other."""
+        path, its_source = self.root / parse_path(name), self.root / parse_path(source)
+        if not its_source.is_file() or its_source.stat().st_size != size_bytes:
+            return False
+        with disk_errors(path, "write"), its_source.open("rb") as data, _appearing(path) as incoming:
+            shutil.copyfileobj(data, incoming, CHUNK_BYTES)
+        return True
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        with disk_errors(self.root, "list"):
+            return iter(sorted(self._incoming(prefix), key=lambda one: one.name))
+
+    def _incoming(self, prefix: str) -> Iterator[Unfinished]:
+        for folder, _, files in os.walk(self.root / prefix.rpartition("/")[0], onerror=_raised):
+            for path in (Path(folder) / file for file in files if file.startswith(_INCOMING)):
+                name = path.relative_to(self.root).as_posix()
+                with suppress(FileNotFoundError):  # it has just ended
+                    begun = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+                    yield Unfinished(name=name, since=begun.isoformat(timespec="seconds"))
 
     def list(self, prefix: str) -> Iterator[Stat]:
         if prefix:
@@ -90,6 +102,22 @@ class LocalStore:
         path = self.root / parse_path(name)
         with disk_errors(path, "delete"):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block has ended well and its bytes are on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, prefix=_INCOMING, delete=False) as incoming:
+        try:
+            yield incoming
+            incoming.flush()
+            os.fdatasync(incoming.fileno())
+            Path(incoming.name).chmod(0o644)
+            Path(incoming.name).replace(path)
+        except BaseException:
+            Path(incoming.name).unlink(missing_ok=True)
+            raise
 
 
 def _raised(error: OSError) -> None:

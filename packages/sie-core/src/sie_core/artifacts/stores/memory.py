@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import NotThere
 from sie_core.artifacts.manifest import parse_path
-from sie_core.artifacts.store import Stat, Traits
+from sie_core.artifacts.store import Stat, Traits, Unfinished
 from sie_core.artifacts.stores.streams import Declared
 
 
@@ -46,3 +46,13 @@ class MemoryStore:
     def delete(self, name: str) -> None:
         with self._lock:
             self.files.pop(parse_path(name), None)
+
+    def copy(self, source: str, name: str, *, size_bytes: int) -> bool:
+        with self._lock:
+            if len(self.files.get(source, b"")) != size_bytes:
+                return False
+            self.files[parse_path(name)] = self.files[source]
+        return True
+
+    def unfinished(self, prefix: str) -> Iterator[Unfinished]:
+        return iter(())

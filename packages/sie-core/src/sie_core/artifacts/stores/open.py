@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from sie_core.artifacts.manifest import parse_path
-from sie_core.artifacts.store import Store
+from sie_core.artifacts.store import Destination
 from sie_core.artifacts.stores.local import LocalStore
 
 SCHEMES = ("s3", "gs", "file")
@@ -20,17 +20,19 @@ def open_store(
     endpoint: str | None = None,
     region: str | None = None,
     path_style: bool = True,
-    instance_metadata: bool = False,
-) -> Store:
+    journals: Path | None = None,
+) -> Destination:
     """The store that `url` names. Nothing is contacted: the first call on the store is.
 
     Args:
         url: `s3://BUCKET/PREFIX`, `gs://BUCKET/PREFIX` or `file:///FOLDER`.
-        endpoint: of an S3 server that is not AWS; None: `AWS_ENDPOINT_URL_S3` or AWS itself.
-        region: None: `AWS_REGION`, or `us-east-1`, which servers that have no regions accept.
-        path_style: the bucket stands in the path and not in the host's name; MinIO, Ceph and SeaweedFS want it.
-        instance_metadata: ask 169.254.169.254 for credentials when there are none. Off, since inside the gap
-            that is an attempt to leave, and it costs seconds before it fails.
+        endpoint: of a server that is not AWS's or Google's own; None: `AWS_ENDPOINT_URL_S3`, or AWS or Google.
+        region: of a bucket at `s3://`; None: `AWS_REGION`, the profile's, or `us-east-1`, which servers that have
+            no regions accept.
+        path_style: the bucket stands in the path and not in the host's name; MinIO, Ceph and SeaweedFS want it. An
+            `addressing_style` in the AWS configuration file comes first.
+        journals: a folder of this machine where uploads in parts are noted, so that one that was cut short goes on.
+            None: it begins anew.
 
     Raises:
         ValueError: no such scheme (the nearest is named), no bucket, or a name no bucket can have.
@@ -42,7 +44,7 @@ def open_store(
     if scheme == "gs":
         from sie_core.artifacts.stores.gcs import GcsStore
 
-        return GcsStore(place, prefix)
+        return GcsStore(place, prefix, endpoint=endpoint)
     from sie_core.artifacts.stores.s3 import S3Store
 
     return S3Store(
@@ -51,7 +53,7 @@ def open_store(
         endpoint=endpoint,
         region=region,
         path_style=path_style,
-        instance_metadata=instance_metadata,
+        journals=journals,
     )
 
 

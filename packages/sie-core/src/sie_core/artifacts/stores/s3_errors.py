@@ -4,11 +4,17 @@ from dataclasses import dataclass
 
 from botocore.exceptions import (
     ClientError,
+    ConfigNotFound,
+    ConfigParseError,
     CredentialRetrievalError,
     IncompleteReadError,
+    InvalidConfigError,
     NoCredentialsError,
     PartialCredentialsError,
+    ProfileNotFound,
+    ProxyConnectionError,
     SSLError,
+    SSOError,
 )
 
 from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferError, Unreachable
@@ -16,12 +22,24 @@ from sie_core.ids import nearest
 
 NO_SUCH_UPLOAD = ("NoSuchUpload", "404")
 _FULL = ("InsufficientStorage", "QuotaExceeded", "XMinioStorageFull", "EntityTooLarge")
+_EXPIRED = ("ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "InvalidToken", "RequestExpired")
+_SKEWED = ("RequestTimeTooSkewed", "RequestInTheFuture")
+_NO_CREDENTIALS = (
+    NoCredentialsError,
+    PartialCredentialsError,
+    CredentialRetrievalError,
+    ProfileNotFound,
+    ConfigNotFound,
+    ConfigParseError,
+    InvalidConfigError,
+    SSOError,
+)
 _WRONG_REGION = ("PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException")
 
 
 @dataclass(frozen=True)
 class Place:
-    """Which bucket, where, and as whom: what an error must name."""
+    """Which bucket, where, and as whom (None: as nobody): what an error must name."""
 
     url: str
     bucket: str
@@ -39,15 +57,29 @@ class Place:
 
 @dataclass(frozen=True)
 class Code:
+    """What a server said of a request that it refused; `region` and `retry_after_s` where it said so."""
+
     code: str
     status: int
     message: str
+    operation: str
+    region: str | None
+    retry_after_s: float | None
 
 
 def code_of(error: ClientError) -> Code:
     said = error.response.get("Error", {})
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-    return Code(code=str(said.get("Code", "")), status=status, message=str(said.get("Message", "")))
+    about = error.response.get("ResponseMetadata", {})
+    headers = about.get("HTTPHeaders", {})
+    wait = headers.get("retry-after", "")
+    return Code(
+        code=str(said.get("Code", "")),
+        status=about.get("HTTPStatusCode", 0),
+        message=str(said.get("Message", "")),
+        operation=error.operation_name,
+        region=headers.get("x-amz-bucket-region") or said.get("Region"),
+        retry_after_s=float(wait) if wait.isdigit() else None,
+    )
 
 
 def translated(error: Exception, place: Place, permission: str, name: str) -> TransferError:
@@ -55,10 +87,15 @@ def translated(error: Exception, place: Place, permission: str, name: str) -> Tr
     where = f"{place.url}{name}"
     if isinstance(error, ClientError):
         return _answered(code_of(error), place, permission, where)
-    if isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError):
+    if isinstance(error, _NO_CREDENTIALS):
         return NoPermission(
             f"there are no credentials for {place.url}: {error}",
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a web identity (IRSA)",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a web identity (IRSA)",
+        )
+    if isinstance(error, ProxyConnectionError):
+        return Unreachable(
+            f"the proxy on the way to {place.endpoint} does not answer: {error}",
+            hint="HTTPS_PROXY and HTTP_PROXY name it; NO_PROXY names hosts that need none",
         )
     if isinstance(error, SSLError):
         untrusted = Unreachable(
@@ -81,23 +118,35 @@ def _answered(code: Code, place: Place, permission: str, where: str) -> Transfer
     if code.code in _FULL or code.status == 507:
         return NoSpace(f"{where} does not fit: {said}")
     if code.code in _WRONG_REGION or code.status == 301:
-        return _permanent(f"{where} is in another region: {said}", "set AWS_REGION to the bucket's region")
-    if code.status in (401, 403):
-        identity = f"`{place.identity}`" if place.identity else "nobody (no credentials)"
+        region = f"`{code.region}`" if code.region else "the bucket's region"
+        return _permanent(f"{where} is in another region: {said}", f"set AWS_REGION, or --region, to {region}")
+    if code.operation.startswith("AssumeRole"):
+        return NoPermission(
+            f"no credentials were given for {place.url}: {said}",
+            hint="the role's trust policy must name this identity, and its token must not have expired",
+        )
+    if code.status in (401, 403) or code.code in (*_EXPIRED, *_SKEWED):
+        identity = place.identity or "nobody (no credentials)"
         return NoPermission(
             f"{place.endpoint} answered {code.status} for {where} as {identity}: {said}",
             hint=_permission_hint(code, permission),
         )
+    if code.code == "NoSuchUpload":
+        return Unreachable(f"{place.endpoint} has forgotten the unfinished upload of {where}: {said}")
     if code.status == 404:
         return NotThere(f"{where} does not exist: {said}")
     if code.status >= 500 or code.status in (0, 408, 429):
-        return Unreachable(f"{place.endpoint} answered {code.status} for {where}: {said}")
+        failed = Unreachable(f"{place.endpoint} answered {code.status} for {where}: {said}")
+        failed.retry_after_s = code.retry_after_s
+        return failed
     return _permanent(f"{place.endpoint} answered {code.status} for {where}: {said}", None)
 
 
 def _permission_hint(code: Code, permission: str) -> str:
-    if code.code == "RequestTimeTooSkewed":
-        return "the clocks here and there differ by more than 15 minutes"
+    if code.code in _SKEWED:
+        return "the clocks here and there differ by more than 15 minutes: set this machine's clock"
+    if code.code in _EXPIRED:
+        return "get new credentials and run the same command again: it goes on from here"
     if code.code == "InvalidAccessKeyId":
         return "the endpoint does not know this access key: is it the key of another server?"
     if code.code == "SignatureDoesNotMatch":
