@@ -55,7 +55,7 @@ class BertConfig:
     padding: int | None
 
 
-class _Bert(msgspec.Struct, frozen=True):
+class BertFile(msgspec.Struct, frozen=True):
     """The keys as they are called there; absent ones as transformers has them."""
 
     vocab_size: int = 30522
@@ -71,7 +71,7 @@ class _Bert(msgspec.Struct, frozen=True):
     is_decoder: bool = False
 
 
-class _XlmRoberta(_Bert, frozen=True):
+class _XlmRoberta(BertFile, frozen=True):
     pad_token_id: int = 1
 
 
@@ -79,7 +79,7 @@ class _Roberta(_XlmRoberta, frozen=True):
     vocab_size: int = 50265
 
 
-class _Electra(_Bert, frozen=True):
+class _Electra(BertFile, frozen=True):
     embedding_size: int = 128
     hidden_size: int = 256
     num_attention_heads: int = 4
@@ -102,7 +102,7 @@ def read_bert(data: bytes) -> BertConfig:
     Raises:
         LoadError: it says something this backbone does not do; `read_roberta` and the others likewise.
     """
-    return _config(read_json(data, _Bert, "a BERT"))
+    return _config(read_json(data, BertFile, "a BERT"))
 
 
 def read_roberta(data: bytes) -> BertConfig:
@@ -178,7 +178,7 @@ def _positions(plan: Plan, padding: int) -> NDArray[np.int32]:
     return positions
 
 
-def _config(config: _Bert, *, embedding: int | None = None, second_type: bool = True) -> BertConfig:
+def _config(config: BertFile, *, embedding: int | None = None, second_type: bool = True) -> BertConfig:
     if config.position_embedding_type != "absolute":
         raise LoadError(f"`position_embedding_type` is `{config.position_embedding_type}`: supported is `absolute`")
     refuse_decoder(config.is_decoder)
