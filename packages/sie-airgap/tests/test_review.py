@@ -27,7 +27,7 @@ def model(name: str = "org/a", /, **changes: object) -> LockedModel:
 
 def image(reference: str = "ghcr.io/acme/x:v1", size_bytes: int = 5) -> LockedImage:
     blob = LockedBlob(digest_of(b"manifest"), size_bytes, "x/y")
-    return LockedImage(reference, blob.digest, "x/y", {"linux/amd64": blob.digest}, (blob,), ("Deployment/x",))
+    return LockedImage(reference, blob.digest, "x/y", {"linux/amd64": blob.digest}, (blob,), (), ("Deployment/x",))
 
 
 def lock_of(*models: LockedModel, images: tuple[LockedImage, ...] = ()) -> Lock:

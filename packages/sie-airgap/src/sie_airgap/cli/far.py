@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from sie_airgap import mirror_rules
 from sie_airgap.blobs import Blobs, write_atomically
 from sie_airgap.cli.console import (
     Console,
@@ -23,7 +24,8 @@ from sie_airgap.images import chart_artifact, plan_chart, plan_images, pull_secr
 from sie_airgap.images import mirror_chart as push_chart
 from sie_airgap.images import mirror_images as push_images
 from sie_airgap.mirror import Mirrored, mirror_weights, plan_weights
-from sie_airgap.oci.reference import parse_place
+from sie_airgap.mirror_rules import FORMATS
+from sie_airgap.oci.reference import Place, parse_place
 from sie_airgap.oci.registry import Registry
 from sie_airgap.oci.sessions import kept_sessions
 from sie_airgap.progress import counted, sized
@@ -219,12 +221,52 @@ def _chart_to_registry(tgz: bytes, target: str, *, dry_run: bool, console: Conso
 
 @contextmanager
 def _registry(target: str) -> Iterator[Registry]:
+    with Registry(_place(target), logins=logins()) as registry:
+        yield registry
+
+
+def _place(target: str) -> Place:
     try:
-        place = parse_place(target)
+        return parse_place(target)
     except ValueError as error:
         raise Misused(str(error)) from error
-    with Registry(place, logins=logins()) as registry:
-        yield registry
+
+
+@mirror.command("rules", short_help="Rules by which nodes read images from the mirror.")
+@click.argument("registry")
+@click.option("--format", "form", type=click.Choice(FORMATS), required=True, help="Who reads the rules.")
+@click.option(
+    "-o",
+    "--write",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="A folder for the files.  [default: stdout]",
+)
+@from_option
+@lock_option
+@output_option
+def mirror_rules_command(
+    registry: str, form: str, folder: Path | None, sources: tuple[Path, ...], lock_path: Path | None, output: str
+) -> None:
+    """Write rules by which the nodes fetch the lock's images from REGISTRY under their own names.
+
+    No chart is edited then, also not where no value sets an image. Mirror with `mirror images REGISTRY --full-names`,
+    and write the values without --registry. hosts.toml is for containerd, idms for OpenShift (ImageDigestMirrorSet,
+    ImageTagMirrorSet), registries.conf for CRI-O and podman.
+    """
+    console = Console(output)
+    _, lock = opened(sources, lock_path)
+    place = _place(registry)
+    files = mirror_rules.rules((image.reference for image in lock.images), place, form=form)
+    if not files:
+        console.note("the lock has no images, so there are no rules")
+    for name, text in files.items():
+        if folder is not None:
+            write_atomically(folder / name, text.encode())
+        at = str(folder / name) if folder is not None else name
+        shown = f"wrote  {at}" if folder is not None else f"# {name}\n{text}"
+        console.data(shown, {"file": at, "text": text})
+    console.note(mirror_rules.where_to_put(form, place))
 
 
 @mirror.command("all", short_help="All three.")

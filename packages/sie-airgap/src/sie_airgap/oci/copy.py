@@ -145,9 +145,7 @@ def plan_image(whole: Whole, registry: Registry, target: Reference) -> ImagePlan
     repository = target.repository
     lacking = tuple(blob for blob in whole.blobs if not _has(registry, target, blob))
     manifests = tuple(
-        content
-        for content in whole.manifests
-        if lacking or registry.manifest_digest(repository, content.digest) is None
+        content for content in whole.manifests if registry.manifest_digest(repository, content.digest) is None
     )
     tags = {
         one.tag: image.root
