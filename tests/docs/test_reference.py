@@ -192,11 +192,19 @@ def test_every_key_of_a_lock_is_in_the_lock_format(pages):
 
 
 def test_every_key_of_a_volume_is_in_the_archive_format(pages):
-    from sie_airgap.archive_plan import Member, Volume
+    from sie_airgap.parity_format import Covered, Parity
+    from sie_airgap.volume_format import Member, Volume
 
     text = pages["docs/formats/archive.md"].text
+    fields = [field for struct in (Volume, Member, Parity, Covered) for field in struct.__struct_fields__]
 
-    assert [field for field in (*Volume.__struct_fields__, *Member.__struct_fields__) if field not in text] == []
+    assert [field for field in fields if f"`{field}`" not in text] == []
+
+
+def test_every_medium_is_in_the_archive_format(pages):
+    from sie_airgap.medium import MEDIA
+
+    assert set(MEDIA) - _cells(pages["docs/formats/archive.md"]) == set()
 
 
 @pytest.mark.parametrize("freshness", ["unknown", "fresh", "stale", "gone"])

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sie_airgap.archive import pack, plan_archive
+from sie_airgap.archive import pack
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.cli import cli
 from sie_airgap.cli.outcome import run
+from sie_airgap.cut import plan_archive
+from sie_airgap.medium import VolumeSize
 from sie_airgap.progress import Silent
 from sie_core.artifacts.lock import Lock
 from sie_testing.carried import FILES, Run, filled_store, make_lock
@@ -60,6 +62,6 @@ def hub(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
 
 @pytest.fixture
 def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
-    cut = plan_archive(lock, store, name="sie-test", volume_bytes=1 << 20)
+    cut = plan_archive(lock, store, name="sie-test", size=VolumeSize(1 << 20))
     pack(cut, store, tmp_path / "archive", progress=Silent())
     return tmp_path / "archive"

@@ -4,18 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_airgap.archive_plan import (
-    BLOCK_BYTES,
-    MEDIA_BYTES,
-    Piece,
-    Volume,
-    decode_volume,
-    encode_volume,
-    lay_out,
-    parse_volume_size,
-    volume_name,
-    with_offsets,
-)
+from sie_airgap.archive_plan import Piece, lay_out, with_offsets
+from sie_airgap.medium import MEDIA, VolumeSize, parse_volume_size
+from sie_airgap.volume_format import BLOCK_BYTES, Volume, decode_volume, encode_volume
 from sie_core.artifacts.digest import Digest, digest_of
 
 sizes = st.lists(st.integers(0, 5_000_000), max_size=30)
@@ -27,13 +18,9 @@ def named(sizes: list[int]) -> list[tuple[Digest, int]]:
 
 
 def volumes_of(layout: list[list[Piece]]) -> list[Volume]:
-    names = tuple(volume_name(number) for number in range(1, len(layout) + 1))
     lock = digest_of(b"lock")
-    empty = [
-        Volume(1, "sie-test", lock, number, names, 0, {"airgap.lock": lock}, ()) for number in range(1, len(names) + 1)
-    ]
-    parts = {piece: digest_of(piece.member_name.encode()) for pieces in layout for piece in pieces}
-    return [with_offsets(volume, pieces, parts) for volume, pieces in zip(empty, layout, strict=True)]
+    empty = [Volume(1, "sie-test", lock, number + 1, len(layout), 0, {}, ()) for number in range(len(layout))]
+    return [with_offsets(volume, pieces) for volume, pieces in zip(empty, layout, strict=True)]
 
 
 @given(sizes, limits)
@@ -99,7 +86,6 @@ def test_a_volume_without_room_for_the_lock_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "size_bytes"),
     [
-        ("dvd", MEDIA_BYTES["dvd"]),
         ("700MB", 700_000_000),
         ("4GiB", 4 << 30),
         ("2 g", 2_000_000_000),
@@ -107,7 +93,12 @@ def test_a_volume_without_room_for_the_lock_is_refused() -> None:
     ],
 )
 def test_sizes_are_read_as_people_write_them(text: str, size_bytes: int) -> None:
-    assert parse_volume_size(text) == size_bytes
+    assert parse_volume_size(text) == VolumeSize(size_bytes)
+
+
+@pytest.mark.parametrize("name", MEDIA)
+def test_media_are_known_by_name(name: str) -> None:
+    assert parse_volume_size(name.upper()) == MEDIA[name]
 
 
 @pytest.mark.parametrize("text", ["", "cd", "4 apples", "-1GB", "1.5GB", "10kB", "0"])

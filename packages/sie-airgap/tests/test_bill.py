@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sie_airgap.amounts import lasting, parse_size, sized
-from sie_airgap.archive import plan_archive
 from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.bill import bill, parse_link
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.contents import contents
+from sie_airgap.cut import plan_archive
+from sie_airgap.medium import VolumeSize
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedImage
 from sie_testing.carried import FILES, Run, make_lock, seeded
@@ -79,7 +80,7 @@ def test_a_layer_of_two_images_is_in_the_registry_once() -> None:
 def test_the_volumes_are_those_that_pack_cuts(store: BlobFolder, lock: Lock) -> None:
     for volume_bytes in (1 << 20, 1 << 21, 1 << 30):
         (counted,) = bill(lock, (), media={"it": volume_bytes}, links=[]).volumes
-        cut = plan_archive(lock, store, name="x", volume_bytes=volume_bytes)
+        cut = plan_archive(lock, store, name="x", size=VolumeSize(volume_bytes))
 
         assert counted.count == len(cut.volumes)
 

@@ -15,14 +15,17 @@ from typing import Any
 
 import pytest
 
-from sie_airgap.archive import pack, plan_archive
+from sie_airgap.archive import pack
 from sie_airgap.blobs import BlobFolder, fill, lock_of, read_lock, write_lock
+from sie_airgap.cut import plan_archive
 from sie_airgap.media import read_media
+from sie_airgap.media_check import verify_media
+from sie_airgap.medium import VolumeSize
 from sie_airgap.mirror import mirror_weights
 from sie_airgap.progress import Silent
 from sie_airgap.snapshot import snapshot
 from sie_airgap.unpack import unpack
-from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_media, verify_store
+from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_store
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.lock import Lock
@@ -39,9 +42,11 @@ _CHILD = """
 import json, sys
 from contextlib import contextmanager
 from pathlib import Path
-from sie_airgap.archive import pack, plan_archive
+from sie_airgap.archive import pack
+from sie_airgap.cut import plan_archive
 from sie_airgap.blobs import BlobFolder, read_lock
 from sie_airgap.media import read_media
+from sie_airgap.medium import VolumeSize
 from sie_airgap.mirror import mirror_weights
 from sie_airgap.snapshot import snapshot
 from sie_airgap.unpack import unpack
@@ -70,7 +75,7 @@ match given["verb"]:
         snapshot(lock, store, hub=Hub(given["hub"]), open_blob=None, progress=progress)
     case "pack":
         lock = read_lock(store.root / "airgap.lock")
-        cut = plan_archive(lock, store, name="x", volume_bytes=given["volume_bytes"])
+        cut = plan_archive(lock, store, name="x", size=VolumeSize(given["volume_bytes"]))
         pack(cut, store, here / "archive", progress=progress)
     case "unpack":
         unpack(read_media([here / "archive"]), store, progress=progress)
@@ -137,7 +142,7 @@ def test_pack_goes_on_after_a_kill(tmp_path: Path, lock: Lock, store: BlobFolder
     for path in archive.glob("v*.tar"):
         assert not verify_media(read_media([path]), progress=Silent())[1:]
 
-    cut = plan_archive(lock, store, name="x", volume_bytes=VOLUME_BYTES)
+    cut = plan_archive(lock, store, name="x", size=VolumeSize(VOLUME_BYTES))
     pack(cut, store, archive, progress=Silent())
     pack(cut, store, tmp_path / "never killed", progress=Silent())
     assert {path.name: path.read_bytes() for path in archive.iterdir()} == {
@@ -147,7 +152,7 @@ def test_pack_goes_on_after_a_kill(tmp_path: Path, lock: Lock, store: BlobFolder
 
 @halfway
 def test_unpack_goes_on_after_a_kill(tmp_path: Path, lock: Lock, store: BlobFolder, stop_at: int) -> None:
-    cut = plan_archive(lock, store, name="x", volume_bytes=VOLUME_BYTES)
+    cut = plan_archive(lock, store, name="x", size=VolumeSize(VOLUME_BYTES))
     pack(cut, store, tmp_path / "archive", progress=Silent())
     killed(tmp_path, "unpack", store="far", stop_at=stop_at)
     far = BlobFolder(tmp_path / "far")

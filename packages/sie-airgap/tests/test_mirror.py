@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from sie_airgap.archive import pack, plan_archive
+from sie_airgap.archive import pack
 from sie_airgap.blobs import BlobFolder
+from sie_airgap.cut import plan_archive
 from sie_airgap.failures import Drift, Incomplete
 from sie_airgap.media import read_media
+from sie_airgap.medium import VolumeSize
 from sie_airgap.mirror import mirror_weights, plan_weights
 from sie_airgap.progress import Silent
 from sie_airgap.verify import lock_in_bucket, verify_bucket
@@ -101,7 +103,7 @@ def test_every_finding_is_told_not_the_first_only(lock: Lock, store: BlobFolder,
 
 
 def test_weights_come_straight_from_the_volumes(tmp_path: Path, lock: Lock, store: BlobFolder) -> None:
-    pack(plan_archive(lock, store, name="x", volume_bytes=1 << 20), store, tmp_path / "archive", progress=Silent())
+    pack(plan_archive(lock, store, name="x", size=VolumeSize(1 << 20)), store, tmp_path / "archive", progress=Silent())
     bucket = MemoryStore()
 
     mirror_weights(lock, read_media([tmp_path / "archive"]), bucket, progress=Silent())

@@ -8,10 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sie_airgap.archive import pack, plan_archive
+from sie_airgap.archive import pack
 from sie_airgap.blobs import BlobFolder
+from sie_airgap.cut import plan_archive
 from sie_airgap.locking import lock_wheels
 from sie_airgap.media import read_media
+from sie_airgap.medium import VolumeSize
 from sie_airgap.progress import Silent
 from sie_core.artifacts.lock import Lock
 
@@ -42,7 +44,7 @@ def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
     wheel(wheels, "sie_sdk")
     wheel(wheels, "sie_airgap", extra="Requires-Dist: sie-core==0.3.1\nProvides-Extra: s3\nProvides-Extra: gcs\n")
     carried = msgspec.structs.replace(lock, wheels=lock_wheels(wheels, store))
-    cut = plan_archive(carried, store, name="sie-test", volume_bytes=2 << 20)
+    cut = plan_archive(carried, store, name="sie-test", size=VolumeSize(2 << 20))
     pack(cut, store, tmp_path / "archive", progress=Silent())
     return tmp_path / "archive"
 

@@ -1,369 +1,286 @@
 """Cut what a lock names into volumes.
 
-`pack` lays the blobs out (`archive_plan`), reads those that are cut into parts once for the parts' digests, which
-stand at the head of a volume, then writes one volume after the other: under a hidden name until its last byte
-is on the disk, so that a volume that is there is whole. Every member is hashed while it is copied, against the
-lock. A run that was killed goes on inside the volume it was writing.
+`pack` lays the blobs out (`archive_plan`) and writes one volume after the other: under a hidden name until its last
+byte is on the disk, so that a volume that is there is whole. Every blob is read once, hashed on the way against the
+lock, a blob that is cut across volumes from its first part to its last; a volume gets its name when all that it
+carries has been found right. Parity volumes come after the volumes they stand for (`parity`). A run that was killed
+goes on inside the volume it was writing.
 
 Besides the volumes an archive has `SHA256SUMS` for `sha256sum -c`, and the runbook (`runbook`).
 """
 
 import io
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
-from sie_airgap.archive_plan import (
-    ARCHIVE_VERSION,
-    BLOCK_BYTES,
-    INDEX_NAME,
-    LOCK_NAME,
-    Member,
-    Piece,
-    Volume,
-    encode_volume,
-    lay_out,
-    member_header,
-    padding,
-    volume_name,
-    with_offsets,
-)
-from sie_airgap.blobs import GOLDEN_NAME, Blobs, held, need_space, told_os_errors, write_atomically
-from sie_airgap.contents import Content, contents, labels
+from sie_airgap.blobs import Blobs, held, need_space, write_atomically
+from sie_airgap.contents import labels
+from sie_airgap.cut import Cut
 from sie_airgap.failures import Drift, Incomplete, Misused
+from sie_airgap.parity import write_parity
+from sie_airgap.parity_format import PARITY_INDEX_NAME, encode_parity, parity_name
 from sie_airgap.progress import Progress, Task
 from sie_airgap.runbook import README_NAME, START_NAME, readme, start_script
+from sie_airgap.sums import SUMS_NAME, encode_sums, read_sums
+from sie_airgap.volume_format import (
+    INDEX_NAME,
+    Member,
+    Volume,
+    encode_head,
+    encode_volume,
+    member_header,
+)
+from sie_airgap.volume_writer import Writer, draft, publish, writing
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, digest_of_stream, hex_of
 from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.hashing import Hashing
-from sie_core.artifacts.lock import Lock, encode_lock
-
-SUMS_NAME = "SHA256SUMS"
-UNLIMITED_BYTES = 1 << 60
 
 
-@dataclass(frozen=True)
-class Cut:
-    """An archive before it is written: what stands on each volume."""
-
-    name: str
-    lock: Lock
-    lock_digest: Digest
-    named: Mapping[str, bytes]
-    volumes: tuple[tuple[Piece, ...], ...]
-
-    @property
-    def volume_names(self) -> tuple[str, ...]:
-        return tuple(volume_name(number) for number in range(1, len(self.volumes) + 1))
-
-    @property
-    def size_bytes(self) -> int:
-        return sum(piece.size_bytes for pieces in self.volumes for piece in pieces)
-
-    @property
-    def parts(self) -> tuple[Piece, ...]:
-        """The pieces of blobs that fit on no volume, each blob's together and in order."""
-        found = (piece for pieces in self.volumes for piece in pieces if piece.of > 1)
-        return tuple(sorted(found, key=lambda part: (part.blob, part.start)))
-
-
-def plan_archive(lock: Lock, source: Blobs, *, name: str, volume_bytes: int = UNLIMITED_BYTES) -> Cut:
-    """What `pack` will write.
-
-    Raises:
-        Incomplete: the source lacks something that the lock names.
-        Drift: its golden answers belong to another lock.
-        Misused: they are none.
-    """
-    wanted = contents(lock)
-    _check_complete(wanted, source)
-    lock_bytes = encode_lock(lock)
-    named = {LOCK_NAME: lock_bytes}
-    golden = source.named(GOLDEN_NAME)
-    if golden is not None:
-        _check_golden(golden, digest_of(lock_bytes))
-        named[GOLDEN_NAME] = golden
-    blobs = {content.digest: content.size_bytes for content in wanted}
-    extra = {digest_of(data): len(data) for file, data in named.items() if file != LOCK_NAME}
-    volumes = lay_out(list({**extra, **blobs}.items()), volume_bytes=volume_bytes, reserved_bytes=len(lock_bytes))
-    return Cut(
-        name=name,
-        lock=lock,
-        lock_digest=digest_of(lock_bytes),
-        named=named,
-        volumes=tuple(tuple(_with_names(pieces, named)) for pieces in volumes),
-    )
-
-
-class _Recorded(msgspec.Struct):
-    lock: Digest
-
-
-def _check_golden(golden: bytes, lock: Digest) -> None:
-    try:
-        have = msgspec.json.decode(golden, type=_Recorded).lock
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise Misused(
-            f"`{GOLDEN_NAME}` of the store holds no golden answers: {error}",
-            hint="`sie-airgap golden record` writes it anew, or remove it",
-        ) from error
-    if have != lock:
-        raise Drift(
-            f"the golden answers were recorded for another lock\n  want  {lock}\n  have  {have}",
-            hint=f"`sie-airgap golden record` records them anew, or remove `{GOLDEN_NAME}` from the store",
-        )
-
-
-def _check_complete(wanted: Sequence[Content], source: Blobs) -> None:
-    missing = [content for content in wanted if source.size(content.digest) is None]
-    if missing:
-        shown = "\n".join(f"  {content.label}  {content.digest}" for content in missing[:10])
-        more = f"\n  and {len(missing) - 10} more" if len(missing) > 10 else ""
-        raise Incomplete(
-            f"{len(missing)} of {len(wanted)} blobs are not in {source.where}\n{shown}{more}",
-            hint="`sie-airgap snapshot` fetches what the store lacks",
-        )
-
-
-def _with_names(pieces: Sequence[Piece], named: Mapping[str, bytes]) -> Iterator[Piece]:
-    """The lock first on every volume, then the pieces, those that have a name of their own under it."""
-    lock = named[LOCK_NAME]
-    yield Piece(digest_of(lock), len(lock), 0, len(lock), name=LOCK_NAME)
-    own = {digest_of(data): file for file, data in named.items()}
-    for piece in pieces:
-        if piece.blob in own and piece.of == 1:
-            yield Piece(piece.blob, piece.blob_size_bytes, 0, piece.size_bytes, name=own[piece.blob])
-        else:
-            yield piece
-
-
-def pack(cut: Cut, source: Blobs, folder: Path, *, progress: Progress) -> tuple[Path, ...]:
+def pack(cut: Cut, source: Blobs, folder: Path, *, progress: Progress, only: Collection[str] = ()) -> tuple[Path, ...]:
     """Write what of the archive is not in `folder` yet; the volumes written now.
 
+    Args:
+        only: the names of the volumes to write; all of them where there is none.
+
     Raises:
-        Drift: the folder holds volumes of another archive.
+        Drift: the folder holds volumes of another archive, or a volume cut alone is not the one that it was.
+        Incomplete: a parity volume is asked for, and a volume that it stands for is not in the folder.
+        Misused: the archive has no volume of such a name.
         TrustError: the store holds a blob that is not what the lock says.
         NoSpace, NoPermission: of the folder.
         Partial: another run is writing there.
     """
+    wanted = chosen(cut, only)
     with held(folder):
-        return _packed(cut, source, folder, progress)
+        return _Pack(cut, source, folder, progress).run(wanted, alone=bool(only))
 
 
-def _packed(cut: Cut, source: Blobs, folder: Path, progress: Progress) -> tuple[Path, ...]:
-    names = labels(cut.lock)
-    indexes = _indexes(cut, _part_digests(cut, source, progress, names))
-    todo = [index for index in indexes if not _is_there(folder / index.name, index)]
-    _refuse_strangers(folder, cut, {index.name for index in todo})
-    need_space(folder, sum(index.size_bytes for index in todo) - _started_bytes(folder))
-    sums = _read_sums(folder)
-    with progress.task("pack", sum(index.size_bytes for index in todo)) as task:
-        for index in indexes:
-            path = folder / index.name
-            if index in todo:
-                task.at(index.name)
-                sums[index.name] = _write_volume(index, cut, source, path, task, names)
-            elif index.name not in sums:
-                sums[index.name] = _digest_of_file(path)
-            _write_if_changed(folder / SUMS_NAME, _sums_text(sums, cut.volume_names))
-    _write_if_changed(folder / README_NAME, readme(cut.lock, cut.lock_digest, cut.name, cut.volume_names))
-    _write_if_changed(folder / START_NAME, start_script())
-    return tuple(folder / index.name for index in todo)
+def chosen(cut: Cut, only: Collection[str]) -> frozenset[str]:
+    """The names of the volumes to write. Raises `Misused` for one that there is not."""
+    strange = [name for name in only if name not in cut.names]
+    if strange:
+        raise Misused(
+            f"`{strange[0]}` is no volume of this archive: it has {_listed(cut.volume_names)}"
+            + (f" and {_listed(cut.parity_names)}" if cut.parity_names else "; parity volumes come with --parity")
+        )
+    return frozenset(only or cut.names)
 
 
-def present_volumes(cut: Cut, folder: Path) -> tuple[str, ...]:
-    """The names of the volumes in `folder` that have the length they should; for a dry run."""
-    sized = _indexes(cut, {part: part.blob for part in cut.parts})  # digests are all of one length
-    return tuple(index.name for index in sized if _size_bytes(folder / index.name) == index.size_bytes)
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
 
 
-def _size_bytes(path: Path) -> int | None:
+def absent(cut: Cut, folder: Path, only: Collection[str] = ()) -> tuple[str, ...]:
+    """The names of the volumes to write that are not in `folder` at the length they have; for a dry run."""
+    wanted = chosen(cut, only)
+    return tuple(name for name in cut.names if name in wanted and _size(folder / name) != cut.size_bytes[name])
+
+
+def _size(path: Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def _part_digests(cut: Cut, source: Blobs, progress: Progress, names: Mapping[Digest, str]) -> dict[Piece, Digest]:
-    """Of every part; each blob is read once and held against the lock on the way. Raises `TrustError`."""
-    digests: dict[Piece, Digest] = {}
-    if not cut.parts:
-        return digests
-    with progress.task("pack: hash parts", sum(part.size_bytes for part in cut.parts)) as task:
-        for blob, parts in groupby(cut.parts, key=lambda part: part.blob):
-            whole = Hashing()
-            with source.open(blob) as stream:
-                for part in parts:
-                    task.at(part.member_name)
-                    digests[part] = _passed(stream, part.size_bytes, whole, task)
-            if whole.digest != blob:
-                raise _altered(blob, f"`{blob}`", whole.digest, source, names)
-    return digests
+class _Pack:
+    """One run."""
+
+    def __init__(self, cut: Cut, source: Blobs, folder: Path, progress: Progress) -> None:
+        self._cut, self._source, self._folder, self._progress = cut, source, folder, progress
+        self._labels = labels(cut.lock)
+        self._sums = _read_sums(folder)
+        self._running: dict[Digest, Hashing] = {}
+        """Blobs that are cut across volumes and not found right yet, each as far as it has been read."""
+
+    def run(self, wanted: frozenset[str], *, alone: bool) -> tuple[Path, ...]:
+        cut, folder = self._cut, self._folder
+        todo = [index for index in cut.indexes if index.name in wanted and not self._has(index)]
+        self._refuse_strangers({index.name for index in todo})
+        written = [index.name for index in todo]
+        new = [*written, *(name for name in cut.parity_names if name in wanted and not (folder / name).exists())]
+        total_bytes = sum(cut.size_bytes[name] for name in new)
+        need_space(folder, total_bytes - _started_bytes(folder))
+        with self._progress.task("pack", total_bytes) as task:
+            self._write_volumes(todo, task, alone=alone)
+            for number, name in enumerate(cut.parity_names, start=1):
+                if name in wanted and self._write_parity(number, task):
+                    written.append(name)
+        if not alone:
+            self._write_beside()
+        return tuple(folder / name for name in written)
+
+    def _has(self, index: Volume) -> bool:
+        """Whether a volume of that name, length and index is there; what its members hold is for `verify`."""
+        return _begins(self._folder / index.name, index.size_bytes, encode_head(INDEX_NAME, encode_volume(index)))
+
+    def _refuse_strangers(self, todo: Collection[str]) -> None:
+        """Volumes that are not of this archive are never overwritten and never left to be taken for part of it."""
+        for path in sorted(self._folder.glob("v[0-9][0-9][0-9][0-9].tar")):
+            if path.name in todo or path.name not in self._cut.volume_names:
+                raise self._stranger(path)
+
+    def _stranger(self, path: Path) -> Drift:
+        return Drift(
+            f"{path} is there and is not what this archive has under that name (lock {self._cut.lock_digest})",
+            hint="nothing was overwritten; name an empty folder, or remove that file if it is a damaged volume",
+        )
+
+    def _write_volumes(self, todo: Sequence[Volume], task: Task, *, alone: bool) -> None:
+        waiting: list[tuple[Volume, Digest]] = []
+        for index in todo:
+            task.at(index.name)
+            waiting.append((index, self._write(index, task)))
+            waiting = self._publish(waiting, alone=alone)
+        for blob in list(self._running):
+            self._read_on(blob, self._running[blob], None)
+            self._settle(blob)
+        self._publish(waiting, alone=alone)
+
+    def _publish(self, waiting: Sequence[tuple[Volume, Digest]], *, alone: bool) -> list[tuple[Volume, Digest]]:
+        """Gives those volumes their names all of whose blobs have been found right; the others."""
+        left = []
+        for index, digest in waiting:
+            if any(member.blob in self._running for member in index.members):
+                left.append((index, digest))
+                continue
+            path = self._folder / index.name
+            if alone and self._sums.get(index.name, digest) != digest:
+                draft(path).unlink()
+                raise _cut_otherwise(path, self._sums[index.name], digest)
+            publish(path)
+            self._sums[index.name] = digest
+            self._write_sums()
+        return left
+
+    def _write(self, index: Volume, task: Task) -> Digest:
+        """The draft of one volume; its digest."""
+        head = encode_head(INDEX_NAME, encode_volume(index))
+        with writing(self._folder / index.name, task) as writer:
+            writer.put(head)
+            for member in index.members:
+                writer.put(member_header(member.name, member.size_bytes))
+                self._copy(member, writer)
+                writer.end_member(member.size_bytes)
+            writer.end(digest_of(head))
+            return writer.digest
+
+    def _copy(self, member: Member, writer: Writer) -> None:
+        """One member's bytes, hashed as what the lock knows: a blob, or one part after the other of a blob."""
+        running = Hashing() if member.whole else self._running.setdefault(member.blob, Hashing())
+        if not member.whole:
+            self._read_on(member.blob, running, member.blob_offset)  # what stands on volumes that are there already
+        with self._open(member) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                running.update(chunk)
+                writer.put_content(chunk)
+        end = member.blob_offset + member.size_bytes
+        if running.size_bytes != end:
+            raise self._altered(member.blob, f"{running.size_bytes:,} bytes", want=f"{end:,} bytes or more")
+        if member.whole and running.digest != member.blob:
+            raise self._altered(member.blob, running.digest)
+        if not member.whole and end == member.blob_size_bytes:
+            self._settle(member.blob)
+
+    def _open(self, member: Member) -> BinaryIO:
+        if member.name in self._cut.named:
+            return io.BytesIO(self._cut.named[member.name])
+        return self._source.open(member.blob, start=member.blob_offset, length=member.size_bytes)
+
+    def _read_on(self, blob: Digest, running: Hashing, end: int | None) -> None:
+        """Hash what is between what was read of a blob and `end`; None: all the rest."""
+        length = None if end is None else end - running.size_bytes
+        if length == 0:
+            return
+        with self._source.open(blob, start=running.size_bytes, length=length) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                running.update(chunk)
+
+    def _settle(self, blob: Digest) -> None:
+        """A blob that is cut has been read to its end. Raises `TrustError` when it is not what was locked."""
+        have = self._running[blob].digest
+        if have != blob:
+            raise self._altered(blob, have)
+        del self._running[blob]
+
+    def _altered(self, blob: Digest, have: str, *, want: str | None = None) -> TrustError:
+        return TrustError(
+            f"{self._labels.get(blob, f'`{blob}`')} is not what was locked",
+            where=f"{self._source.where}/blobs/sha256/{hex_of(blob)}",
+            want=want or blob,
+            have=have,
+            hint="remove that file and run `sie-airgap snapshot`: it is fetched again",
+        )
+
+    def _write_parity(self, number: int, task: Task) -> bool:
+        """A parity volume, unless it is there; whether it was written."""
+        group = self._cut.parity_groups[number - 1]
+        lacking = [name for name in group if not (self._folder / name).is_file()]
+        path = self._folder / parity_name(number)
+        if lacking:
+            raise Incomplete(
+                f"{', '.join(f'`{name}`' for name in lacking)} not in {self._folder}: "
+                f"`{path.name}` is made of {len(group)} volumes",
+                hint="copy them there, or leave out --only: what is missing is cut again",
+            )
+        parity = self._cut.parity(number, {name: self._sum(name) for name in group})
+        head = encode_head(PARITY_INDEX_NAME, encode_parity(parity))
+        if _begins(path, parity.size_bytes, head):
+            self._sum(path.name)
+            return False
+        if path.exists():
+            raise self._stranger(path)
+        task.at(path.name)
+        digest = write_parity(parity, self._folder, task)
+        publish(path)
+        self._sums[path.name] = digest
+        self._write_sums()
+        return True
+
+    def _sum(self, name: str) -> Digest:
+        """What `SHA256SUMS` says of a volume that is there; what it is, where a killed run had not said so yet."""
+        if name not in self._sums:
+            with (self._folder / name).open("rb") as file:
+                self._sums[name] = digest_of_stream(file)[0]
+        return self._sums[name]
+
+    def _write_sums(self) -> None:
+        names = sorted(self._sums, key=lambda name: (name not in self._cut.volume_names, name))
+        _write_if_changed(self._folder / SUMS_NAME, encode_sums(self._sums, names))
+
+    def _write_beside(self) -> None:
+        """The sums and the runbook. Parity volumes of an earlier run stay, and stay named."""
+        cut = self._cut
+        for name in cut.volume_names:
+            self._sum(name)
+        here = {path.name for path in self._folder.glob("p[0-9][0-9][0-9][0-9].tar")}
+        self._sums = {name: self._sums[name] for name in self._sums if name in {*cut.volume_names, *here}}
+        self._write_sums()
+        names = (*cut.volume_names, *sorted(here))
+        _write_if_changed(self._folder / README_NAME, readme(cut.lock, cut.lock_digest, cut.name, names))
+        _write_if_changed(self._folder / START_NAME, start_script())
 
 
-def _passed(stream: BinaryIO, size_bytes: int, whole: Hashing, task: Task) -> Digest:
-    """The digest of the next `size_bytes`, which `whole` is given, too."""
-    part = Hashing()
-    while left := size_bytes - part.size_bytes:
-        chunk = stream.read(min(CHUNK_BYTES, left))
-        if not chunk:
-            break  # the blob is shorter than it was: its digest tells
-        part.update(chunk)
-        whole.update(chunk)
-        task.advance(len(chunk))
-    return part.digest
-
-
-def _indexes(cut: Cut, parts: Mapping[Piece, Digest]) -> list[Volume]:
-    """`VOLUME.json` of every volume."""
-    named = {file: digest_of(data) for file, data in cut.named.items()}
-    empty = Volume(ARCHIVE_VERSION, cut.name, cut.lock_digest, 1, cut.volume_names, 0, named, ())
-    return [
-        with_offsets(msgspec.structs.replace(empty, number=number), pieces, parts)
-        for number, pieces in enumerate(cut.volumes, start=1)
-    ]
-
-
-def volume_head(index: Volume) -> bytes:
-    data = encode_volume(index)
-    return member_header(INDEX_NAME, len(data)) + data
-
-
-def _is_there(path: Path, index: Volume) -> bool:
-    """Whether a volume of that name, length and index is there; what its members hold is for `verify`."""
-    if _size_bytes(path) != index.size_bytes:
+def _begins(path: Path, size_bytes: int, head: bytes) -> bool:
+    """Whether there is a file of that length that begins like that."""
+    if _size(path) != size_bytes:
         return False
-    head = volume_head(index)
     with path.open("rb") as file:
         return file.read(len(head)) == head
 
 
-def _refuse_strangers(folder: Path, cut: Cut, todo: set[str]) -> None:
-    """Volumes that are not of this archive are never overwritten and never left to be taken for part of it."""
-    for path in sorted(folder.glob("v[0-9][0-9][0-9][0-9].tar")):
-        if path.name in todo or path.name not in cut.volume_names:
-            raise Drift(
-                f"{path} is there and is not what this archive has under that name (lock {cut.lock_digest})",
-                hint="nothing was overwritten; name an empty folder, or remove that file if it is a damaged volume",
-            )
-
-
-def _write_volume(
-    index: Volume, cut: Cut, source: Blobs, path: Path, task: Task, names: Mapping[Digest, str]
-) -> Digest:
-    """One volume, under a hidden name until it is whole; its digest."""
-    draft = _draft(path)
-    with told_os_errors(path), draft.open("r+b" if draft.exists() else "w+b") as file:
-        writer = _Writer(file, task)
-        writer.put(volume_head(index))
-        for member in index.members:
-            writer.put(member_header(member.name, member.size_bytes))
-            if not writer.keeps(member):
-                with _opened(member, cut, source) as stream:
-                    have = writer.copy(stream)
-                if have != member.digest:
-                    raise _altered(member.blob, f"`{member.name}`", have, source, names, want=member.digest)
-            writer.put(bytes(padding(member.size_bytes)))
-        writer.put(bytes(2 * BLOCK_BYTES))
-        file.truncate(writer.position)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)
-    return writer.digest
-
-
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _opened(member: Member, cut: Cut, source: Blobs) -> BinaryIO:
-    if member.name in cut.named:
-        return io.BytesIO(cut.named[member.name])
-    return source.open(member.blob, start=member.blob_offset, length=member.size_bytes)
-
-
-def _altered(
-    blob: Digest, name: str, have: Digest, source: Blobs, names: Mapping[Digest, str], *, want: Digest | None = None
-) -> TrustError:
-    return TrustError(
-        f"{names.get(blob, name)} is not what was locked",
-        where=f"{source.where}/blobs/sha256/{hex_of(blob)}",
-        want=want or blob,
-        have=have,
-        hint="remove that file and run `sie-airgap snapshot`: it is fetched again",
+def _cut_otherwise(path: Path, want: Digest, have: Digest) -> Drift:
+    return Drift(
+        f"`{path.name}` cut now is not the one that {path.with_name(SUMS_NAME)} names\n  want  {want}\n  have  {have}",
+        hint="cut it with the --volume-size and the --name that the archive was cut with, from the same store",
     )
 
 
-class _Writer:
-    """Writes a volume from its first byte and hashes it, keeping what a killed run had written right."""
-
-    def __init__(self, file: BinaryIO, task: Task) -> None:
-        self._file, self._task = file, task
-        self._there = os.fstat(file.fileno()).st_size
-        self._sum = Hashing()
-
-    @property
-    def position(self) -> int:
-        return self._sum.size_bytes
-
-    @property
-    def digest(self) -> Digest:
-        return self._sum.digest
-
-    def put(self, data: bytes) -> None:
-        self._sum.update(data)
-        self._file.write(data)
-        self._task.advance(len(data))
-
-    def keeps(self, member: Member) -> bool:
-        """Whether the file already holds `member` here; if so it is passed over."""
-        if self._there < self.position + member.size_bytes:
-            return False
-        before = self._sum.copy()
-        if _passed(self._file, member.size_bytes, self._sum, self._task) == member.digest:
-            self._file.seek(self.position)
-            return True
-        self._task.advance(before.size_bytes - self.position)
-        self._sum = before
-        self._file.seek(self.position)
-        return False
-
-    def copy(self, stream: BinaryIO) -> Digest:
-        running = Hashing()
-        while chunk := stream.read(CHUNK_BYTES):
-            running.update(chunk)
-            self.put(chunk)
-        return running.digest
-
-
 def _started_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob(".v*.tar.partial"))
-
-
-def _digest_of_file(path: Path) -> Digest:
-    with path.open("rb") as file:
-        return digest_of_stream(file)[0]
-
-
-def _sums_text(sums: Mapping[str, Digest], names: Sequence[str]) -> str:
-    return "".join(f"{hex_of(sums[name])}  {name}\n" for name in names if name in sums)
+    return sum(path.stat().st_size for path in folder.glob(".[vp]*.tar.partial"))
 
 
 def _read_sums(folder: Path) -> dict[str, Digest]:
     path = folder / SUMS_NAME
     return read_sums(path.read_text("utf-8")) if path.exists() else {}
-
-
-def read_sums(text: str) -> dict[str, Digest]:
-    """`SHA256SUMS`: file name to digest. Lines that are not one are passed over."""
-    sums = {}
-    for line in text.splitlines():
-        hexed, separator, name = line.partition("  ")
-        if separator and len(hexed) == 64:
-            sums[name] = Digest(f"sha256:{hexed}")
-    return sums
 
 
 def _write_if_changed(path: Path, text: str) -> None:

@@ -7,50 +7,30 @@ machine cannot read of a medium (`Unreadable`) is told with the volume's name, a
 """
 
 import io
-import tarfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from sie_airgap.archive_plan import BLOCK_BYTES, INDEX_NAME, LOCK_NAME, Member, Volume, decode_volume
-from sie_airgap.failures import Expected, Incomplete, raise_all
+from sie_airgap.archive_plan import LOCK_NAME
+from sie_airgap.damage import altered
+from sie_airgap.failures import Drift, Expected, Incomplete, Misused, raise_all
+from sie_airgap.parity_format import Parity
+from sie_airgap.volume_format import Member, Volume
+from sie_airgap.volume_reader import Index, Unreadable, read_index, told_unreadable
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of
-from sie_core.artifacts.errors import NotThere, TransferError, TrustError
+from sie_core.artifacts.errors import NotThere, TrustError
 from sie_core.artifacts.lock import Lock, decode_lock
 from sie_core.artifacts.stores.streams import Body
-
-_MOST_INDEX_BYTES = 1 << 30
-
-
-class Unreadable(TransferError):
-    """The machine cannot read a volume: a scratched disc, a stick that was pulled out."""
-
-    transient = False
-
-    def __init__(self, path: Path, error: Exception) -> None:
-        why = error.strerror if isinstance(error, OSError) else None
-        super().__init__(
-            f"{path} cannot be read: {why or error}",
-            hint=f"is the medium in place? Else carry `{path.name}` again; the other volumes stay usable",
-        )
-
-
-@contextmanager
-def told_unreadable(path: Path) -> Iterator[None]:
-    """An `OSError` inside becomes `Unreadable`."""
-    try:
-        yield
-    except OSError as error:
-        raise Unreadable(path, error) from error
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A member and the file it stands in."""
+    """A member, and the volume and the file it stands in."""
 
     path: Path
+    volume: Volume
     member: Member
 
     def open(self, *, start: int = 0) -> BinaryIO:
@@ -75,12 +55,14 @@ class Media:
     Attributes:
         where: the folders and files that were named.
         volumes: path to index, for every sound volume; a second copy of one is here too.
+        parity: likewise for the parity volumes.
         refused: what is wrong with the others.
         lock: what the archive is for.
     """
 
     where: str
     volumes: dict[Path, Volume]
+    parity: dict[Path, Parity]
     refused: list[Expected]
     lock: Lock
     lock_digest: Digest
@@ -90,7 +72,7 @@ class Media:
         for path, volume in self.volumes.items():
             for member in volume.members:
                 places = self.pieces.setdefault(member.blob, {}).setdefault(member.blob_offset, [])
-                places.append(Placed(path, member))
+                places.append(Placed(path, volume, member))
 
     @property
     def archive(self) -> str:
@@ -123,16 +105,37 @@ class Media:
         return io.BufferedReader(_Chained(chain, start, stop), CHUNK_BYTES)
 
     def named(self, name: str) -> bytes | None:
+        """A file beside the blobs, from the first volume where it is sound."""
+        refused: Expected | None = None
         for path, volume in self.volumes.items():
-            for member in volume.members:
-                if member.name == name:
-                    return _named_bytes(Placed(path, member), name)
+            member = next((one for one in volume.members if one.name == name), None)
+            if member is None:
+                continue
+            try:
+                return _named_bytes(Placed(path, volume, member))
+            except (TrustError, Unreadable) as error:
+                refused = error
+        if refused is not None:
+            raise refused
         return None
 
     def missing_volumes(self) -> tuple[str, ...]:
         """The names of the volumes that the others speak of and that are not here."""
-        named = {name for volume in self.volumes.values() for name in volume.volumes}
-        return tuple(sorted(named - {volume.name for volume in self.volumes.values()}))
+        here = {volume.name for volume in self.volumes.values()}
+        return tuple(name for name in next(iter(self.volumes.values())).names if name not in here)
+
+    def notes(self) -> Iterator[str]:
+        """What is odd about the files and harms nothing: other names than `pack` gave, second copies."""
+        found: dict[Path, Index] = {**self.volumes, **self.parity}
+        first: dict[str, Path] = {}
+        for path, index in sorted(found.items(), key=lambda one: one[0].name != one[1].name):
+            other = found.get(path.with_name(index.name))
+            if first.setdefault(index.name, path) != path:
+                yield f"{path} is a second copy of `{index.name}`; the first is {first[index.name]}"
+            elif other is not None and other.name == path.name != index.name:
+                yield f"{path} is `{index.name}`: the names of the two were exchanged; `sha256sum -c` minds that"
+            elif path.name != index.name:
+                yield f"{path} is `{index.name}`, renamed; `sha256sum -c` minds that"
 
 
 class _Chained(io.RawIOBase):
@@ -179,18 +182,12 @@ def read_media(paths: Sequence[Path]) -> Media:
 
     Raises:
         Incomplete: there is not one volume, or none holds the lock that it names.
-        TrustError, Unreadable: not one of them is sound.
+        Misused: a path is neither a folder nor a file.
+        TrustError, Unreadable: not one of the volumes is sound.
     """
-    volumes: dict[Path, Volume] = {}
-    refused: list[Expected] = []
-    for path in _files(paths):
-        try:
-            volume = read_index(path)
-        except (TrustError, Unreadable) as error:
-            refused.append(error)
-            continue
-        if volume is not None:
-            volumes[path] = volume
+    found, refused = indexes(paths)
+    volumes = {path: index for path, index in found.items() if isinstance(index, Volume)}
+    parity = {path: index for path, index in found.items() if isinstance(index, Parity)}
     where = ", ".join(str(path) for path in paths)
     if not volumes:
         raise_all(refused)
@@ -198,98 +195,118 @@ def read_media(paths: Sequence[Path]) -> Media:
             f"no volume of an archive in {where}", hint="name the folder or the .tar files that `pack` wrote"
         )
     lock, digest = _lock(volumes, refused)
-    for path, volume in list(volumes.items()):
-        if volume.lock != digest:
-            refused.append(_foreign(path, volume, digest))
-            del volumes[path]
-    return Media(where=where, volumes=volumes, refused=refused, lock=lock, lock_digest=digest)
+    refused += _set_aside(volumes, parity, lock, digest)
+    return Media(where=where, volumes=volumes, parity=parity, refused=refused, lock=lock, lock_digest=digest)
+
+
+def indexes(paths: Sequence[Path]) -> tuple[dict[Path, Index], list[Expected]]:
+    """What the files say that they are, and what is wrong with those that are volumes and damaged."""
+    found: dict[Path, Index] = {}
+    refused: list[Expected] = []
+    for path in _files(paths):
+        try:
+            index = read_index(path)
+        except (TrustError, Unreadable) as error:
+            refused.append(error)
+            continue
+        if index is not None:
+            found[path] = index
+    return found, refused
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
+    seen: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            yield from sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
+            inside = sorted(one for one in path.iterdir() if one.is_file() and not one.name.startswith("."))
+        elif path.is_file():
+            inside = [path]
         elif path.exists():
-            yield path
+            raise Misused(f"{path} is neither a folder nor a file", hint="name where the medium is mounted")
         else:
             raise Incomplete(f"there is nothing at {path}", hint="name a store, or the media that `pack` wrote")
+        for one in inside:
+            if one.resolve() not in seen:
+                seen.add(one.resolve())
+                yield one
 
 
-def read_index(path: Path) -> Volume | None:
-    """A file's `VOLUME.json`; None for a file that is not a volume.
-
-    Raises:
-        TrustError: it is a volume, and damaged where its index is, or cut short.
-        Unreadable: nobody can tell.
-    """
-    with told_unreadable(path), path.open("rb") as file:
-        header = file.read(BLOCK_BYTES)
-        if not header.startswith(INDEX_NAME.encode() + b"\0"):
-            return None
-        try:
-            info = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
-            volume = decode_volume(file.read(min(info.size, _MOST_INDEX_BYTES)))
-        except (tarfile.HeaderError, ValueError) as error:
-            raise TrustError(
-                f"`{INDEX_NAME}` of a volume cannot be read",
-                where=str(path),
-                want="the index that `pack` wrote",
-                have=str(error),
-                hint="carry this volume again; the others stay usable",
-            ) from error
-        have = path.stat().st_size
-    if have < volume.size_bytes:
-        raise TrustError(
-            f"volume `{volume.name}` is cut short",
-            where=str(path),
-            want=f"{volume.size_bytes:,} bytes",
-            have=f"{have:,} bytes",
-            hint="carry this volume again; the others stay usable",
-        )
-    return volume
+def _set_aside(
+    volumes: dict[Path, Volume], parity: dict[Path, Parity], lock: Lock, digest: Digest
+) -> Iterator[Expected]:
+    """Takes out what is of another archive, or of the same lock cut otherwise; says of each why."""
+    cuts = Counter((one.archive, one.of) for one in volumes.values() if one.lock == digest)
+    cut = cuts.most_common(1)[0][0]
+    for path, volume in list(volumes.items()):
+        if volume.lock != digest:
+            yield _foreign(path, volume, lock, digest)
+        elif (volume.archive, volume.of) != cut:
+            yield _cut_otherwise(path, volume, cut)
+        else:
+            continue
+        del volumes[path]
+    for path, one in list(parity.items()):
+        if one.lock != digest:
+            yield _foreign(path, one, lock, digest)
+            del parity[path]
 
 
-def _lock(volumes: dict[Path, Volume], refused: list[Expected]) -> tuple[Lock, Digest]:
+def _lock(volumes: Mapping[Path, Volume], refused: list[Expected]) -> tuple[Lock, Digest]:
     """The lock of the archive that most volumes belong to; the first in order of name where that is even."""
-    counted = [volume.lock for volume in volumes.values()]
-    for digest in sorted(set(counted), key=lambda one: (-counted.count(one), counted.index(one))):
+    for digest, _ in Counter(volume.lock for volume in volumes.values()).most_common():
         for path, volume in volumes.items():
-            member = next((one for one in volume.members if (one.name, one.digest) == (LOCK_NAME, digest)), None)
-            if volume.lock != digest or member is None:
+            if volume.lock != digest:
                 continue
             try:
-                data = _named_bytes(Placed(path, member), LOCK_NAME)
-                return decode_lock(data, where=f"{path}: {LOCK_NAME}"), digest
+                lock = _lock_on(path, volume)
             except (TrustError, Unreadable) as error:
                 refused.append(error)
+                continue
+            if lock is not None:
+                return lock, digest
     raise_all(refused)
     raise Incomplete("no volume holds the lock it belongs to")
 
 
-def _named_bytes(placed: Placed, name: str) -> bytes:
+def _lock_on(path: Path, volume: Volume) -> Lock | None:
+    """The lock that a volume carries, when it is the one that its index announces."""
+    member = next((one for one in volume.members if (one.name, one.blob) == (LOCK_NAME, volume.lock)), None)
+    if member is None:
+        return None
+    return decode_lock(_named_bytes(Placed(path, volume, member)), where=f"{path}: {LOCK_NAME}")
+
+
+def _named_bytes(placed: Placed) -> bytes:
+    member = placed.member
     with placed.open() as stream:
         data = stream.read()
-    if digest_of(data) != placed.member.digest:
-        raise altered(placed, digest_of(data), label=f"`{name}`")
+    have = digest_of(data)
+    if have != member.blob:
+        raise altered(placed.path, member, (), label=f"`{member.name}`", want=member.blob, have=have)
     return data
 
 
-def altered(placed: Placed, have: Digest, *, label: str) -> TrustError:
-    """A member that does not hash to what it must."""
-    return TrustError(
-        f"{label} is not what was locked",
-        where=f"{placed.path}: {placed.member.name}, bytes from {placed.member.offset:,}",
-        want=placed.member.digest,
-        have=have,
-        hint=f"carry `{placed.path.name}` again; what is on the other volumes stays usable",
+def _foreign(path: Path, index: Index, lock: Lock, digest: Digest) -> Drift:
+    """What to say of a volume of another lock: of an older one of the same name, above all."""
+    try:
+        other = _lock_on(path, index) if isinstance(index, Volume) else None
+    except (TrustError, Unreadable):
+        other = None
+    which, number = "another archive", ""
+    if other is not None:
+        if other.serial != lock.serial:
+            which = "an older archive" if other.serial < lock.serial else "a later archive"
+        number = f"  (number {other.serial})"
+    return Drift(
+        f"{path} is `{index.name}` of {which}, `{index.archive}`\n"
+        f"  want  lock {digest}  (number {lock.serial})\n  have  lock {index.lock}{number}",
+        hint="take that medium away; one archive is read at a time, and its own volumes stay usable",
     )
 
 
-def _foreign(path: Path, volume: Volume, lock: Digest) -> TrustError:
-    return TrustError(
-        f"`{volume.name}` is a volume of another archive, `{volume.archive}`",
-        where=str(path),
-        want=f"lock {lock}",
-        have=f"lock {volume.lock}",
-        hint="verify and unpack one archive at a time",
+def _cut_otherwise(path: Path, volume: Volume, cut: tuple[str, int]) -> Drift:
+    return Drift(
+        f"{path} is of the same lock cut otherwise\n"
+        f"  want  one of {cut[1]} volumes of `{cut[0]}`\n  have  one of {volume.of} of `{volume.archive}`",
+        hint="unpack one cut after the other: what was taken from the first is kept",
     )

@@ -5,12 +5,11 @@ also of blobs that are cut across volumes. Every blob is hashed before it counts
 with its volume and costs nothing but itself. The lock is written last: a store that has one is whole.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sie_airgap.archive_plan import LOCK_NAME
+from sie_airgap.assembly import Assembly
 from sie_airgap.blobs import (
     GOLDEN_NAME,
     BlobFolder,
@@ -22,12 +21,12 @@ from sie_airgap.blobs import (
     write_lock,
 )
 from sie_airgap.contents import Content, contents
+from sie_airgap.damage import carry_again
 from sie_airgap.failures import Drift, Expected, Incomplete, Partial, raise_all
-from sie_airgap.media import Media, Placed, Unreadable, altered
+from sie_airgap.media import Media, Placed
 from sie_airgap.progress import Progress, Task
-from sie_core.artifacts.digest import CHUNK_BYTES
+from sie_airgap.volume_reader import Unreadable
 from sie_core.artifacts.errors import TrustError
-from sie_core.artifacts.hashing import Hashing
 from sie_core.artifacts.lock import lock_digest
 
 
@@ -135,117 +134,28 @@ def _take_whole(store: BlobFolder, content: Content, copies: Sequence[Placed], t
         except Unreadable as error:
             errors.append(error)
         except TrustError as error:
-            error.hint = f"carry `{placed.path.name}` again; what is on the other volumes stays usable"
+            error.hint = carry_again(placed.path)
             errors.append(error)
         else:
             return []  # a second copy was sound: nothing is lost
     return errors
 
 
-def _assemble(store: BlobFolder, content: Content, places: dict[int, list[Placed]], task: Task) -> list[Expected]:
+def _assemble(store: BlobFolder, content: Content, places: dict[int, list[Placed]], task: Task) -> Sequence[Expected]:
     """Write the parts that are here in their places; when all have come, the blob."""
-    target = store.arriving(content.digest).with_suffix(".assembly")
-    journal = target.with_suffix(".done")
-    done = _journal(journal) if target.exists() else {}
-    whole = Hashing()
+    assembly = Assembly(store, content)
     errors: list[Expected] = []
-    with told_os_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
-        for offset, copies in sorted(places.items()):
-            if offset in done:
-                task.advance(done[offset])
-                continue
-            bad, whole = _take_part(copies, target, content, whole, task)
-            if len(bad) == len(copies):
-                errors += bad
-                continue
-            done[offset] = copies[0].member.size_bytes
-            with journal.open("a", encoding="ascii") as file:
-                file.write(f"{offset} {done[offset]}\n")
-        if sum(done.values()) == content.size_bytes:
-            errors += _adopt_assembled(store, content, target, journal, whole)
+    with told_os_errors(assembly.path):
+        for _, copies in sorted(places.items()):
+            errors += assembly.take(copies, task)
+        if assembly.is_whole:
+            errors += assembly.adopt()
     return errors
-
-
-def _take_part(
-    copies: Sequence[Placed], target: Path, content: Content, whole: Hashing, task: Task
-) -> tuple[list[Expected], Hashing]:
-    """The first sound copy of a part to its place in `target`; what is wrong with those before it.
-
-    `whole` is the blob's digest as far as its parts came in order; given back as it is with this part, or as it
-    was where this part is not the next.
-    """
-    errors: list[Expected] = []
-    for placed in copies:
-        is_next = placed.member.blob_offset == whole.size_bytes
-        joined = whole.copy() if is_next else None
-        error = _copy_part(placed, target, content, joined, task)
-        if error is None:
-            return errors, joined or whole
-        errors.append(error)
-    return errors, whole
-
-
-def _copy_part(placed: Placed, target: Path, content: Content, joined: Hashing | None, task: Task) -> Expected | None:
-    """One part to its place in `target`, and into `joined`; what is wrong with it, or None."""
-    running = Hashing()
-    try:
-        with placed.open() as source, target.open("r+b") as file:
-            file.seek(placed.member.blob_offset)
-            while chunk := source.read(CHUNK_BYTES):
-                running.update(chunk)
-                if joined is not None:
-                    joined.update(chunk)
-                file.write(chunk)
-                task.advance(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-    except Unreadable as error:
-        return error
-    have = running.digest
-    return None if have == placed.member.digest else altered(placed, have, label=f"a part of {content.label}")
-
-
-def _adopt_assembled(
-    store: BlobFolder, content: Content, target: Path, journal: Path, whole: Hashing
-) -> list[TrustError]:
-    """Hash on what came out of order or in an earlier run, and take the blob up when it is right."""
-    with target.open("rb") as file:
-        file.seek(whole.size_bytes)
-        while chunk := file.read(CHUNK_BYTES):
-            whole.update(chunk)
-    journal.unlink()
-    if (whole.digest, whole.size_bytes) == (content.digest, content.size_bytes):
-        target.replace(store.arriving(content.digest))
-        store.adopt(content.digest)
-        return []
-    target.unlink()
-    return [
-        TrustError(
-            f"{content.label}, put together from its parts, is not what was locked",
-            where=str(target),
-            want=f"{content.digest}  {content.size_bytes:,} bytes",
-            have=f"{whole.digest}  {whole.size_bytes:,} bytes",
-            hint="run the same command again: its parts are taken anew",
-        )
-    ]
-
-
-def _journal(path: Path) -> dict[int, int]:
-    """Offsets and lengths of the parts that are on the disk. A line cut short when power went is no line."""
-    done = {}
-    text = path.read_text("ascii") if path.exists() else ""
-    for line in text.splitlines(keepends=True):
-        numbers = line.split()
-        if line.endswith("\n") and len(numbers) == 2:
-            done[int(numbers[0])] = int(numbers[1])
-    return done
 
 
 def _missing(media: Media, lacking: Sequence[Content]) -> Partial:
     names = media.missing_volumes()
-    of = len({name for volume in media.volumes.values() for name in volume.volumes})
+    of = next(iter(media.volumes.values())).of
     shown = ", ".join(content.label for content in lacking[:3]) + (" …" if len(lacking) > 3 else "")
     return Partial(
         f"{', '.join(f'`{name}`' for name in names)} of {of} volumes not here; still lacking: {shown}",

@@ -1,4 +1,4 @@
-"""The verbs that look at media: inspect, verify, unpack."""
+"""The verbs that look at media: inspect, verify, repair, unpack."""
 
 from pathlib import Path
 
@@ -17,10 +17,14 @@ from sie_airgap.cli.console import (
 )
 from sie_airgap.failures import Drift, Expected, Misused, raise_all
 from sie_airgap.media import Media, read_media
+from sie_airgap.media_check import verify_media
+from sie_airgap.parity_format import Parity
 from sie_airgap.progress import counted, sized
+from sie_airgap.repair import repair as repair_volumes
+from sie_airgap.repair import survey
 from sie_airgap.unpack import plan_unpack
 from sie_airgap.unpack import unpack as unpack_media
-from sie_airgap.verify import verify_bucket, verify_media, verify_store
+from sie_airgap.verify import verify_bucket, verify_store
 from sie_core.artifacts.lock import lock_digest
 
 _MEDIA = click.argument("media", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -41,6 +45,10 @@ def inspect(media: tuple[Path, ...], output: str) -> None:
         f"archive  {found.archive}, lock number {lock.serial}",
         f"lock     {found.lock_digest}",
         *(f"volume   {volume.name}  {sized(volume.size_bytes)}  {path}" for path, volume in found.volumes.items()),
+        *(
+            f"parity   {one.name}  {sized(one.size_bytes)}  {path}, {_stands_for(one)}"
+            for path, one in found.parity.items()
+        ),
         *(f"missing  {name}" for name in found.missing_volumes()),
         *(
             f"model    {model.id} at {model.revision}, {len(model.files)} files, {sized(model.size_bytes)}, "
@@ -51,8 +59,18 @@ def inspect(media: tuple[Path, ...], output: str) -> None:
         *(f"chart    {chart.file}" for chart in lock.charts),
         f"wheels   {len(lock.wheels)}",
     ]
+    _tell_notes(found, console)
     console.data("\n".join(lines), _facts(found))
     raise_all(found.refused)
+
+
+def _tell_notes(found: Media, console: Console) -> None:
+    for note in found.notes():
+        console.note(f"note: {note}")
+
+
+def _stands_for(parity: Parity) -> str:
+    return f"for {', '.join(volume.name for volume in parity.volumes)}"
 
 
 def _facts(found: Media) -> dict[str, object]:
@@ -61,6 +79,7 @@ def _facts(found: Media) -> dict[str, object]:
         "lock": found.lock_digest,
         "serial": found.lock.serial,
         "volumes": {volume.name: str(path) for path, volume in found.volumes.items()},
+        "parity": {one.name: [volume.name for volume in one.volumes] for one in found.parity.values()},
         "missing": list(found.missing_volumes()),
         "models": {model.id: model.revision for model in found.lock.models},
         "images": {image.reference: image.digest for image in found.lock.images},
@@ -91,6 +110,7 @@ def verify(
         findings = verify_store(lock or lock_of(folder), folder, progress=console.progress)
     else:
         media = read_media([Path(one) for one in what])
+        _tell_notes(media, console)
         findings = verify_media(media, progress=console.progress)
         if lock is not None and lock_digest(lock) != media.lock_digest:
             findings.append(_other_lock(media, lock_digest(lock)))
@@ -100,6 +120,42 @@ def verify(
 
 def _other_lock(media: Media, want: str) -> Expected:
     return Drift(f"{media.where} is for another lock\n  want  {want}\n  have  {media.lock_digest}")
+
+
+@click.command()
+@_MEDIA
+@click.option(
+    "-o",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    metavar="FOLDER",
+    help="Where the volumes that are made good are written: none of the media.",
+)
+@dry_run_option
+@output_option
+def repair(media: tuple[Path, ...], folder: Path, dry_run: bool, output: str) -> None:
+    """Make volumes good that are lost or damaged, from the parity volumes and the others, byte for byte.
+
+    MEDIA are folders or volumes, in any order: all that there is of the archive, damaged ones too. Of the volumes
+    that a parity volume stands for one may be lost, or several be damaged in different places. Nothing that is
+    given is changed. Where there is no parity volume, `pack --only` cuts a volume again on the connected side.
+    """
+    console = Console(output)
+    found = survey(media, progress=console.progress)
+    for error in found.refused:
+        console.note(f"note: set aside: {error}")
+    for one in found.lost:
+        how = "lost" if one.chunks is None else f"{counted(len(one.chunks), 'MiB')} of it damaged"
+        console.note(f"note: {one.volume.name}: {how}; {one.parity.name} stands for it")
+    if dry_run:
+        raise_all(found.errors)
+        written = [folder / one.volume.name for one in found.lost]
+    else:
+        written = list(repair_volumes(found, folder, progress=console.progress))
+    verb = "to be made good" if dry_run else "made good"
+    shown = ", ".join(str(path) for path in written) or "nothing"
+    console.data(f"{shown} {verb}", {"repaired": [str(path) for path in written], "lost": len(found.lost)})
 
 
 @click.command()

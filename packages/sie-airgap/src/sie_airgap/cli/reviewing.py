@@ -7,13 +7,14 @@ import click
 import msgspec
 
 from sie_airgap.amounts import counted, lasting, sized
-from sie_airgap.archive_plan import LOCK_NAME, MEDIA_BYTES
+from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.bill import Bill, bill, parse_link
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.cli.console import Console, columns, output_option, store_option
 from sie_airgap.cli.reading import read_any_lock
 from sie_airgap.contents import contents
 from sie_airgap.failures import Findings, Misused
+from sie_airgap.medium import MEDIA
 from sie_airgap.policy import Policy, parse_policy
 from sie_airgap.review import Finding, Verdict, judge, ledger
 from sie_core.artifacts.lock import Lock, lock_digest
@@ -146,7 +147,7 @@ def plan(lock: Path, links: tuple[str, ...], store: Path, output: str) -> None:
     console = Console(output)
     locked, blobs = read_any_lock(lock), BlobFolder(store)
     present = {content.digest for content in contents(locked) if blobs.size(content.digest) is not None}
-    made = bill(locked, present, media=MEDIA_BYTES, links=links)
+    made = bill(locked, present, media={name: size.most_bytes for name, size in MEDIA.items()}, links=links)
     facts = {
         "lock": lock_digest(locked),
         **msgspec.to_builtins(made),

@@ -1,0 +1,100 @@
+"""The verb pack."""
+
+import re
+from pathlib import Path
+
+import click
+
+from sie_airgap.archive import absent
+from sie_airgap.archive import pack as pack_archive
+from sie_airgap.archive_plan import LOCK_NAME
+from sie_airgap.blobs import BlobFolder, read_lock
+from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
+from sie_airgap.cut import plan_archive
+from sie_airgap.failures import Incomplete, Misused
+from sie_airgap.medium import MEDIA, UNLIMITED, VolumeSize, parse_volume_size
+from sie_airgap.parity_format import EVERY
+from sie_airgap.progress import sized
+
+
+def _volume_size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> VolumeSize:
+    if value is None:
+        return UNLIMITED
+    try:
+        return parse_volume_size(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _archive_name(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", value) is None:
+        raise click.BadParameter(f"`{value[:100]}`: want letters, digits, `.`, `_` and `-`, 100 at most")
+    return value
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--volume-size",
+    "size",
+    callback=_volume_size,
+    metavar="|".join((*MEDIA, "SIZE")),
+    help="The most that a volume may be: a medium, or a size like 4GiB. On a disc there is room beside the volume for "
+    "the runbook and the checksums.  [default: one volume]",
+)
+@click.option(
+    "--name", callback=_archive_name, help="Of the archive.  [default: sie-N, N the lock's number]", metavar="NAME"
+)
+@click.option(
+    "--parity",
+    "parity_every",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=EVERY,
+    metavar="[N]",
+    help="Write a parity volume for every N volumes, too: one lost or damaged volume of each N can be made good with "
+    f"`repair`. Can be added later.  [default: none; with no N: {EVERY}]",
+)
+@click.option(
+    "--only", multiple=True, metavar="VOLUME", help="Write this volume alone, v0003.tar for example (several times)."
+)
+@store_option
+@dry_run_option
+@output_option
+def pack(
+    folder: Path,
+    size: VolumeSize,
+    name: str | None,
+    parity_every: int | None,
+    only: tuple[str, ...],
+    store: Path,
+    dry_run: bool,
+    output: str,
+) -> None:
+    """Cut a store into volumes in FOLDER, with checksums and a runbook.
+
+    A volume is a plain tar that needs none of the others. The same store, size and name give the same bytes: a
+    volume that was lost is cut again with --only, also where the others are no longer.
+    """
+    console = Console(output)
+    blobs = BlobFolder(store)
+    if not (store / LOCK_NAME).exists():
+        raise Incomplete(
+            f"the store {store} is not complete for any lock", hint="`sie-airgap snapshot` fetches what is missing"
+        )
+    locked = read_lock(store / LOCK_NAME)
+    try:
+        cut = plan_archive(locked, blobs, name=name or f"sie-{locked.serial}", size=size, parity_every=parity_every)
+    except ValueError as error:
+        raise Misused(f"--volume-size: {error}") from error
+    if dry_run:
+        written = [folder / volume for volume in absent(cut, folder, only)]
+    else:
+        written = list(pack_archive(cut, blobs, folder, progress=console.progress, only=only))
+    for path in written:
+        console.note(f"{'write' if dry_run else 'wrote'}  {path}  {sized(cut.size_bytes[path.name])}")
+    verb = "to write" if dry_run else "written"
+    written_bytes = sum(cut.size_bytes[path.name] for path in written)
+    text = f"{len(written)} of {len(cut.names)} volumes {verb}, {sized(written_bytes)}; lock {cut.lock_digest}"
+    facts = {"volumes": list(cut.volume_names), "parity": list(cut.parity_names), "written": len(written)}
+    console.data(text, {**facts, "bytes": written_bytes, "lock": cut.lock_digest})
