@@ -51,6 +51,15 @@ def test_workers_that_differ_are_all_told() -> None:
     assert said.device == "CPU of w0, CPU of w1"
 
 
+def test_files_that_were_only_adopted_are_told_unless_some_are_vouched_for_by_nothing() -> None:
+    verified, adopted = Served(IN_LOCK, True, "f32"), Served(IN_LOCK, False, "f32", adopted=True)
+
+    said = entry(verified, adopted)
+    assert (said.verified, said.adopted) == (False, True)
+    for others in ([verified], [adopted, Served(IN_LOCK, False, "f32")]):
+        assert "adopted" not in msgspec.json.decode(msgspec.json.encode(entry(*others)))
+
+
 @pytest.mark.parametrize("served", [(), (None,)])
 def test_before_anybody_has_loaded_it_only_the_catalog_is_known(served: tuple[None, ...]) -> None:
     said = entry(*served)

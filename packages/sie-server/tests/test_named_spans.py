@@ -14,11 +14,11 @@ from sie_core.catalog.spec import ExtractHead, ModelSpec, Source
 from sie_core.ids import ModelId
 from sie_server import fetching
 from sie_server.app import maker
+from sie_server.bucket import models_in
 from sie_server.models import build
 from sie_server.models.calls import Extract, Extracted, LoadError, Model
 from sie_server.settings import ServeSettings
 from sie_server.sources import Sources
-from sie_server.weights import models_in
 from sie_testing import tiny_bert
 from sie_testing.hub import Hub, serving_hub
 from sie_testing.tiny_bert import HIDDEN

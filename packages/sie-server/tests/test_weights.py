@@ -23,6 +23,7 @@ from sie_core.artifacts.uploading import upload_snapshot
 from sie_core.catalog.spec import ModelSpec, Source
 from sie_core.ids import ModelId, Revision
 from sie_server import snapshots, weights
+from sie_server.bucket import models_in, read_pin
 from sie_server.weights import State
 from sie_testing import hub as stand_in
 from sie_testing.hub import serving_hub
@@ -258,15 +259,16 @@ def test_an_empty_bucket_is_said(cache: Path) -> None:
         weights.ensure(SPEC, cache=cache, cluster=MemoryStore(), sleep=stop)
 
 
-def test_files_without_a_manifest_are_not_served(bucket: Bucket, cache: Path) -> None:
+def test_files_without_a_manifest_are_not_served_where_verified_ones_are_required(bucket: Bucket, cache: Path) -> None:
     bucket.delete(hf_layout.manifest_file(MODEL, REVISION))
 
-    with pytest.raises(NotThere, match=r"4 files of commit 1110.* and no manifest"):
-        weights.ensure(SPEC, cache=cache, cluster=bucket, sleep=stop)
+    with pytest.raises(NotThere, match=r"4 files of commit 1110.* and no manifest; verified models are req") as caught:
+        weights.ensure(SPEC, cache=cache, cluster=bucket, require_verified=True, sleep=stop)
+    assert "`sie-airgap verify s3://models/weights/ --lock airgap.lock --write-manifest`" in (caught.value.hint or "")
 
 
 def test_a_ref_that_is_no_commit_is_refused_with_what_it_is(bucket: Bucket, cache: Path) -> None:
-    bucket.files[hf_layout.ref_file(MODEL)] += b"\n"
+    bucket.files[hf_layout.ref_file(MODEL)] += b"1"
 
     with pytest.raises(TrustError, match="a ref is not a commit"):
         weights.ensure(SPEC, cache=cache, cluster=bucket, sleep=stop)
@@ -324,9 +326,9 @@ def test_the_pinned_lock_is_read_from_the_bucket_by_its_digest(bucket: Bucket) -
     bucket.files[lock_file(digest)] = encode_lock(lock)
     bucket.files[CURRENT_FILE] = digest.encode()
 
-    assert weights.read_pin(bucket, digest) == lock
+    assert read_pin(bucket, digest) == lock
     with pytest.raises(NotThere) as caught:
-        weights.read_pin(bucket, Digest("sha256:" + "0" * 64))
+        read_pin(bucket, Digest("sha256:" + "0" * 64))
     assert digest in (caught.value.hint or "")
 
 
@@ -336,14 +338,14 @@ def test_an_altered_lock_is_refused_with_both_digests(bucket: Bucket) -> None:
     bucket.files[lock_file(digest)] = encode_lock(lock).replace(b"main", b"mian")
 
     with pytest.raises(TrustError, match="not the one that was pinned") as caught:
-        weights.read_pin(bucket, digest)
+        read_pin(bucket, digest)
     assert caught.value.want == digest
 
 
 def test_models_in_a_bucket_are_listed_once_each(bucket: Bucket) -> None:
     bucket.files[".sie/current"] = b"x"
 
-    assert weights.models_in(bucket) == (MODEL,)
+    assert models_in(bucket) == (MODEL,)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import UNSET, Struct
 
 from sie_core.catalog.catalog import Catalog
-from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, WorkerStatus, profiles
+from sie_core.wire.messages import ModelDims, ModelEntry, ModelList, Served, WorkerStatus, profiles
 from sie_gateway.workers import Freshness, Worker
 
 
@@ -118,6 +118,7 @@ def _entry(name: str, catalog: Catalog, up: Sequence[tuple[Worker, WorkerStatus]
         max_sequence_length=spec.max_tokens if spec is not None else None,
         revision=",".join(revisions) or (spec.revision if spec is not None else None),
         verified=all(one.verified for one in served) if served else None,
+        adopted=_adopted(served) or UNSET,
         precision=",".join(sorted({one.precision for one in served})) or UNSET,
         device=", ".join(sorted({status.hardware for _, status in serving if name in status.served})) or UNSET,
         profiles=profiles(spec.variants if spec is not None else ()),
@@ -125,6 +126,11 @@ def _entry(name: str, catalog: Catalog, up: Sequence[tuple[Worker, WorkerStatus]
         worker_count=len(serving),
         workers=[worker.name for worker, _ in serving],
     )
+
+
+def _adopted(served: Sequence[Served]) -> bool:
+    """Whether a manifest vouches for what every worker serves, and for some of it no more than an adopted one."""
+    return any(one.adopted for one in served) and all(one.verified or one.adopted for one in served)
 
 
 def _worker(worker: Worker, status: WorkerStatus, now_s: float) -> WorkerSummary:

@@ -207,6 +207,7 @@ class ModelInfo(TypedDict, total=False):
     max_sequence_length: int
     revision: str
     verified: bool
+    adopted: bool
     precision: str
     device: str
     profiles: dict[str, dict[str, bool]]

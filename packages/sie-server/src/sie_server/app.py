@@ -299,8 +299,10 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
             files = sources.snapshot(ModelSpec(lora.repo, Source(lora.repo, lora.revision)), Told(settings.log_json))
             model.add_lora(variant, files.folder, take)
 
-        verified = all(one.verified for one in (snapshot, base, labels_base) if one is not None)
-        return Made(model, snapshot.manifest.revision, verified, add_lora)
+        parts = [one for one in (snapshot, base, labels_base) if one is not None]
+        verified = all(one.verified for one in parts)
+        adopted = not verified and all(one.standing != "unverified" for one in parts)
+        return Made(model, snapshot.manifest.revision, verified, add_lora, adopted)
 
     return make
 
@@ -365,5 +367,4 @@ def _described(resident: Resident) -> str:
     made = resident.made
     sizes: dict[str, int] = {name: size for name, size in resident.model.dims.items()}  # noqa: C416 - wider keys
     outputs = ", ".join(f"{name} {sizes[name]}" if name in sizes else name for name in resident.spec.outputs)
-    verified = "verified" if made.verified else "unverified"
-    return f"{resident.spec.id} ({made.model.precision}, {outputs}, commit {made.revision[:12]}, {verified})"
+    return f"{resident.spec.id} ({made.model.precision}, {outputs}, commit {made.revision[:12]}, {made.standing})"

@@ -46,7 +46,8 @@ def listing(settings: ServeSettings) -> str:
         spec = catalog.specs[model]
         here = sources.here(spec)
         commit = here.manifest.revision if here is not None else spec.revision or "-"
-        rows.append((spec.id, ",".join(spec.outputs), commit[:12], "not there" if here is None else "complete"))
+        standing = "not there" if here is None else "complete" if here.verified else here.standing
+        rows.append((spec.id, ",".join(spec.outputs), commit[:12], standing))
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
@@ -58,10 +59,12 @@ def _fetch(model: str, sources: Sources, catalog: Catalog) -> None:
         return
     for part in (spec, *(ModelSpec(base.repo, base) for base in spec.bases)):
         started_s, told = time.monotonic(), Told(as_json=False)
-        manifest = sources.snapshot(part, told).manifest
+        snapshot = sources.snapshot(part, told)
+        manifest = snapshot.manifest
         size, seconds = megabytes(manifest.size_bytes), time.monotonic() - started_s
         came = f"fetched in {seconds:.1f} s" if told.anything else "was there"
-        _say(f"`{part.id}` {came}: {size} in {len(manifest.files)} files, commit {manifest.revision}, verified")
+        what = f"{size} in {len(manifest.files)} files, commit {manifest.revision}, {snapshot.standing}"
+        _say(f"`{part.id}` {came}: {what}")
 
 
 def _look(sources: Sources) -> None:

@@ -41,8 +41,10 @@ class ServeSettings:
     cluster_cache_lock: str | None = setting("SIE_CLUSTER_CACHE_LOCK", None)
     """Digest (`sha256:…`) of the lock whose commits are served. Unset: the bucket's own refs say which."""
 
-    cluster_cache_require_verified: bool = setting("SIE_CLUSTER_CACHE_REQUIRE_VERIFIED", True)
-    """Whether only models with a manifest, every file checked against it, are served."""
+    cluster_cache_require_verified: bool = setting("SIE_CLUSTER_CACHE_REQUIRE_VERIFIED", False)
+    """Whether only models that were mirrored from a lock, every file checked against it, are served. Off: what is
+    complete in a bucket that was filled by hand is served, too, and said to be unverified. With
+    `SIE_CLUSTER_CACHE_LOCK` nothing else than the lock's files is served either way."""
 
     cluster_cache_path_style: bool = setting("SIE_CLUSTER_CACHE_PATH_STYLE", True)
     """Whether the bucket stands in the path of S3 URLs and not in the host name. Most servers but AWS want it."""

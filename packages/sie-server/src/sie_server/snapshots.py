@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sie_core.artifacts import hf_layout
-from sie_core.artifacts.digest import digest_of_stream
+from sie_core.artifacts.digest import Digest, digest_of_stream
 from sie_core.artifacts.manifest import Manifest, decode_manifest, manifest_digest
 from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.transfer import read
@@ -28,18 +28,24 @@ def folder_of(cache: Path, repo: ModelId, revision: Revision) -> Path:
 
 def incoming_folder(cache: Path, manifest: Manifest) -> Path:
     """Where the files of a manifest arrive; another manifest of the same commit has another."""
-    snapshot = folder_of(cache, manifest.repo, manifest.revision)
-    return snapshot.parents[1] / ".incoming" / f"{manifest.revision}-{manifest_digest(manifest)[7:19]}"
+    return incoming(cache, manifest.repo, manifest.revision, manifest_digest(manifest))
+
+
+def incoming(cache: Path, repo: ModelId, revision: Revision, what: Digest) -> Path:
+    """Where files of a commit arrive; `what`: the digest of what says which."""
+    return folder_of(cache, repo, revision).parents[1] / ".incoming" / f"{revision}-{what[7:19]}"
 
 
 def whole(cache: Path, repo: ModelId, revision: Revision) -> Manifest | None:
     """The manifest of a snapshot whose files are all there, each with its length; None for anything less."""
     manifest = _manifest(cache, repo, revision)
-    if manifest is None:
-        return None
-    folder = folder_of(cache, repo, revision)
-    is_whole = all(_size_bytes(folder / entry.path) == entry.size_bytes for entry in manifest.files)
-    return manifest if is_whole else None
+    return manifest if manifest is not None and has_all(cache, manifest) else None
+
+
+def has_all(cache: Path, manifest: Manifest) -> bool:
+    """Whether every file of a manifest is there with its length."""
+    folder = folder_of(cache, manifest.repo, manifest.revision)
+    return all(_size_bytes(folder / entry.path) == entry.size_bytes for entry in manifest.files)
 
 
 def _manifest(cache: Path, repo: ModelId, revision: Revision) -> Manifest | None:
@@ -60,9 +66,9 @@ def _size_bytes(path: Path) -> int | None:
 def adopt(cache: Path, manifest: Manifest) -> None:
     """Take over the right files of a snapshot that is not known to be complete, each read and hashed."""
     snapshot = folder_of(cache, manifest.repo, manifest.revision)
-    incoming = incoming_folder(cache, manifest)
+    arriving = incoming_folder(cache, manifest)
     for entry in manifest.files:
-        source, target = snapshot / entry.path, incoming / entry.path
+        source, target = snapshot / entry.path, arriving / entry.path
         if target.exists() or _size_bytes(source) != entry.size_bytes:
             continue
         with source.open("rb") as stream:
@@ -73,13 +79,13 @@ def adopt(cache: Path, manifest: Manifest) -> None:
             os.link(source.resolve(), target)
 
 
-def publish(cache: Path, manifest: Manifest) -> Path:
-    """Rename what has arrived to where it is looked for. The folder.
+def publish(cache: Path, manifest: Manifest, incoming: Path) -> Path:
+    """Rename what has arrived in `incoming` to where it is looked for. The folder.
 
     What does not belong is removed first, a folder of that name that was not complete makes room, and what other
     manifests of the model, or killed processes, had left half arrived goes: nobody else is fetching this model.
     """
-    snapshot, incoming = folder_of(cache, manifest.repo, manifest.revision), incoming_folder(cache, manifest)
+    snapshot = folder_of(cache, manifest.repo, manifest.revision)
     wanted = {incoming / entry.path for entry in manifest.files}
     for path in incoming.rglob("*"):
         if path.is_file() and path not in wanted:

@@ -25,6 +25,7 @@ from sie_core.catalog.spec import ModelSpec
 from sie_core.ids import ModelId, nearest
 from sie_core.settings import SettingsError
 from sie_server import weights
+from sie_server.bucket import models_in, read_pin
 from sie_server.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -122,12 +123,12 @@ class Sources:
                 try:
                     self._pin = self._pin_here()
                 except NotThere:
-                    self._pin = weights.read_pin(self.cluster, self.pinned)
+                    self._pin = read_pin(self.cluster, self.pinned)
                     write(LocalStore(self.cache), lock_file(self.pinned), encode_lock(self._pin))
             return self._pin
 
     def _pin_here(self) -> Lock | None:
-        return None if self.pinned is None else weights.read_pin(LocalStore(self.cache), self.pinned)
+        return None if self.pinned is None else read_pin(LocalStore(self.cache), self.pinned)
 
     def snapshot(self, spec: ModelSpec, tell: weights.Progress) -> weights.Snapshot:
         """The model's files, verified; waits for what passes by itself.
@@ -152,12 +153,18 @@ class Sources:
     def in_bucket(self) -> tuple[ModelId, ...]:
         """The models in the bucket; none without one. Raises as `snapshot` does, and when it cannot be read."""
         self.pin()
-        return weights.models_in(self.cluster) if self.cluster is not None else ()
+        return models_in(self.cluster) if self.cluster is not None else ()
 
     def here(self, spec: ModelSpec) -> weights.Snapshot | None:
         """What the local cache holds of the model that would be served, when it is complete; nobody is asked."""
         try:
-            return weights.find(spec, self.cache, cluster=self.cluster, pin=self._pin_here())
+            return weights.find(
+                spec,
+                self.cache,
+                cluster=self.cluster,
+                pin=self._pin_here(),
+                require_verified=self.require_verified,
+            )
         except NotThere:  # the lock is not here yet, or does not name the model
             return None
 

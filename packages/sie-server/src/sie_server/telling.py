@@ -29,7 +29,11 @@ def described(state: State) -> str:
 
 
 class Told:
-    """Says each change of step at once, and what goes on every few seconds."""
+    """Says each change of step at once, and what goes on every few seconds.
+
+    Attributes:
+        anything: something had to be waited for.
+    """
 
     def __init__(self, as_json: bool, *, clock: Callable[[], float] = time.monotonic) -> None:
         self.anything = False
@@ -39,7 +43,7 @@ class Told:
         self._said_s = 0.0
 
     def __call__(self, state: State) -> None:
-        self.anything = True
+        self.anything = self.anything or state.step != "unverified"
         is_due = state.step != self._step or state.step == "waiting" or self._clock() - self._said_s >= EVERY_S
         if is_due:
             self._step, self._said_s = state.step, self._clock()

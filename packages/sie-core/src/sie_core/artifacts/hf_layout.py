@@ -8,6 +8,7 @@ A bucket, a worker's cache and a folder made for `HF_HUB_CACHE` are laid out ali
       trees/<commit>.json           the files of the commit that are here
       .no_exist/<commit>/<path>     0 bytes: an optional file that loaders ask for and the commit has not
       manifests/<commit>.json       ours: every file's digest; written when all of them are there
+      unverified/<commit>.json      ours, in a worker's cache: likewise, of files that no manifest vouches for
 
 Beside a file that is being fetched lie its `.incoming` and `.journal`, so no file of a snapshot may be called so.
 Names only, relative to the store's root: nothing is read or written here.
@@ -41,6 +42,10 @@ def ref_file(model: ModelId, ref: str = "main") -> str:
 
 def manifest_file(model: ModelId, revision: Revision) -> str:
     return f"{cache_folder(model)}/manifests/{revision}.json"
+
+
+def unverified_file(model: ModelId, revision: Revision) -> str:
+    return f"{cache_folder(model)}/unverified/{revision}.json"
 
 
 def tree_file(model: ModelId, revision: Revision) -> str:

@@ -23,12 +23,18 @@ class FileEntry(Struct, frozen=True, order=True, forbid_unknown_fields=True):
     size_bytes: int
 
 
-class Manifest(Struct, frozen=True, forbid_unknown_fields=True):
-    """Every file of a repository at one revision, sorted by path."""
+class Manifest(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Every file of a repository at one revision, sorted by path.
+
+    Attributes:
+        adopted: it was written from what was found in a bucket that somebody had filled by hand: from then on the
+            files cannot change unseen, but nothing says that they were what the hub has.
+    """
 
     repo: ModelId
     revision: Revision
     files: tuple[FileEntry, ...]
+    adopted: bool = False
 
     @property
     def size_bytes(self) -> int:

@@ -6,7 +6,7 @@ Errors are those of `artifacts.errors` and nothing else: `NotThere`, `NoPermissi
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 from sie_core.artifacts.digest import Digest
@@ -31,10 +31,17 @@ class Traits:
 
 @dataclass(frozen=True)
 class Stat:
-    """One stored file: its name relative to the store's root and its length in bytes."""
+    """One stored file.
+
+    Attributes:
+        name: relative to the store's root.
+        tag: another one, where it is listed, once somebody has written the file anew: an ETag, a time. Good for
+            noticing that something changed, and no evidence of what the bytes are.
+    """
 
     name: str
     size_bytes: int
+    tag: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)

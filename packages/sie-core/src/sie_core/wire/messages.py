@@ -293,7 +293,9 @@ class ModelEntry(Struct):
     Attributes:
         state: available, loading, loaded, unloading or failed.
         revision: the commit served; None until it is known.
-        verified: whether every file was checked against a manifest that the operator vouches for.
+        verified: whether every file was checked against what a lock, or the hub, says of it.
+        adopted: true where it was checked against a manifest that was only made of a bucket filled by hand: its
+            files have not changed since, and nothing says what they were before.
         precision: what a loaded model computes in: `f32` or `bf16`; both, with a comma, where workers differ.
         device: what a loaded model runs on, as the machine calls it.
     """
@@ -307,6 +309,7 @@ class ModelEntry(Struct):
     max_sequence_length: int | None = None
     revision: str | None = None
     verified: bool | None = None
+    adopted: bool | UnsetType = UNSET
     precision: str | UnsetType = UNSET
     device: str | UnsetType = UNSET
     profiles: dict[str, dict[str, bool]] = {}
@@ -333,11 +336,12 @@ class ModelList(Struct):
 
 
 class Served(Struct, frozen=True, omit_defaults=True):
-    """A loaded model, as its worker knows it: `revision`, `verified` and `precision` as in `ModelEntry`."""
+    """A loaded model, as its worker knows it: `revision`, `verified`, `precision`, `adopted` as in `ModelEntry`."""
 
     revision: str
     verified: bool = False
     precision: str = ""
+    adopted: bool = False
 
 
 class WorkerStatus(Struct, omit_defaults=True):

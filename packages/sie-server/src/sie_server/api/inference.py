@@ -161,7 +161,8 @@ def about(
     resident: Resident, answer: Answer, timing: Timing, warnings: Sequence[str], *, request_id: str
 ) -> list[Header]:
     """What the answer says outside its body."""
-    revision = resident.made.revision if resident.made.verified else f"{resident.made.revision}; unverified"
+    made = resident.made
+    revision = made.revision if made.verified else f"{made.revision}; {made.standing}"
     headers: list[Header] = [
         SERVER_VERSION,
         (b"x-request-id", request_id.encode()),

@@ -87,6 +87,7 @@ class Operations:
             max_sequence_length=resident.model.max_tokens if resident else spec.max_tokens,
             revision=resident.made.revision if resident else spec.revision,
             verified=resident.made.verified if resident else None,
+            adopted=True if resident and resident.made.adopted else UNSET,
             precision=resident.model.precision if resident else UNSET,
             device=(self.identity.hardware or self.identity.device) if resident else UNSET,
             profiles=profiles(spec.variants),
@@ -119,7 +120,7 @@ class Operations:
 
 def _served(resident: Resident) -> Served:
     made = resident.made
-    return Served(revision=made.revision, verified=made.verified, precision=made.model.precision)
+    return Served(revision=made.revision, verified=made.verified, precision=made.model.precision, adopted=made.adopted)
 
 
 def state_name(state: State | None) -> str:

@@ -43,9 +43,11 @@ def _no_loras(variant: str, take: Take) -> None:
 
 
 class Made(Struct, frozen=True):
-    """A model that was built, and which files it was made of: their commit, and whether a manifest vouched for them.
+    """A model that was built, and which files it was made of: their commit, and whether a lock or the hub vouched for
+    them.
 
     Attributes:
+        adopted: what vouched for some of them was written from a bucket that had been filled by hand.
         add_lora: fetches the LoRA of a variant, claims what it takes and adds it to the model; blocks; raises what
             `failure_of` reads.
     """
@@ -54,6 +56,12 @@ class Made(Struct, frozen=True):
     revision: str
     verified: bool
     add_lora: Callable[[str, Take], None] = _no_loras
+    adopted: bool = False
+
+    @property
+    def standing(self) -> str:
+        """What is said of its files: `verified`, `adopted` or `unverified`."""
+        return "verified" if self.verified else "adopted" if self.adopted else "unverified"
 
 
 class Resident(Struct, eq=False):
@@ -306,7 +314,7 @@ class Residency:
         load_s = self._clock() - started_s
         resident = Resident(spec, made, self._queue(spec.id, made.model), load_s)
         self._room.loaded(claim, resident)
-        fields = {"model": spec.id, "revision": made.revision, "verified": made.verified, "seconds": round(load_s, 3)}
+        fields = {"model": spec.id, "revision": made.revision, "files": made.standing, "seconds": round(load_s, 3)}
         fields |= {"predicted_bytes": claim.predicted_bytes, "measured_bytes": claim.measured_bytes}
         logger.info(EVENT_MODEL_LOADED, extra={"fields": fields})
         return resident

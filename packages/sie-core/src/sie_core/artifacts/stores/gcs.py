@@ -87,9 +87,9 @@ class GcsStore:
     def list(self, prefix: str) -> Iterator[Stat]:
         with self._told("storage.objects.list", prefix):
             blobs = self._bucket.list_blobs(prefix=self._prefix + prefix, page_size=self._page_names, **_ONCE)
-            found = [(blob.name, blob.size) for blob in blobs]
-        names = sorted((key.removeprefix(self._prefix), size) for key, size in found if not key.endswith("/"))
-        return (Stat(name=name, size_bytes=size) for name, size in names)
+            found = [(blob.name, blob.size, str(blob.generation)) for blob in blobs]
+        names = sorted((key.removeprefix(self._prefix), size, tag) for key, size, tag in found if not key.endswith("/"))
+        return (Stat(name=name, size_bytes=size, tag=tag) for name, size, tag in names)
 
     def delete(self, name: str) -> None:
         blob = self._bucket_blob(name)

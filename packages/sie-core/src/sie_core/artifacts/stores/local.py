@@ -96,7 +96,8 @@ class LocalStore:
                 path = Path(folder) / file
                 name = path.relative_to(self.root).as_posix()
                 if name.startswith(prefix) and not file.startswith(_INCOMING) and path.is_file():
-                    yield Stat(name=name, size_bytes=path.stat().st_size)
+                    about = path.stat()
+                    yield Stat(name=name, size_bytes=about.st_size, tag=str(about.st_mtime_ns))
 
     def delete(self, name: str) -> None:
         path = self.root / parse_path(name)

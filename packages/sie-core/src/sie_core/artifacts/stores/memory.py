@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterator
 from threading import Lock
 from typing import BinaryIO, cast
+from zlib import crc32
 
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import NotThere
@@ -40,8 +41,8 @@ class MemoryStore:
 
     def list(self, prefix: str) -> Iterator[Stat]:
         with self._lock:
-            found = sorted((name, len(data)) for name, data in self.files.items() if name.startswith(prefix))
-        return (Stat(name=name, size_bytes=size_bytes) for name, size_bytes in found)
+            found = sorted((name, data) for name, data in self.files.items() if name.startswith(prefix))
+        return (Stat(name=name, size_bytes=len(data), tag=f"{crc32(data):08x}") for name, data in found)
 
     def delete(self, name: str) -> None:
         with self._lock:

@@ -229,14 +229,14 @@ class S3Store:
                     Bucket=self._bucket, Prefix=self._prefix + prefix, PaginationConfig=self._page
                 )
                 for page in pages:
-                    found += [(one["Key"], one["Size"]) for one in page.get("Contents", [])]
+                    found += [(one["Key"], one["Size"], one.get("ETag", "")) for one in page.get("Contents", [])]
             except ClientError as error:
                 if code_of(error).status == 404:
                     raise self._no_bucket() from error
                 raise
         self._bucket_was_seen = True
-        names = sorted((key.removeprefix(self._prefix), size) for key, size in found if not key.endswith("/"))
-        return (Stat(name=name, size_bytes=size) for name, size in names)
+        names = sorted((key.removeprefix(self._prefix), size, tag) for key, size, tag in found if not key.endswith("/"))
+        return (Stat(name=name, size_bytes=size, tag=tag) for name, size, tag in names)
 
     def delete(self, name: str) -> None:
         with self._told("s3:DeleteObject", name):
