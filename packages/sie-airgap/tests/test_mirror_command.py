@@ -1,7 +1,7 @@
 """`mirror weights` and `receipt` as an operator meets them: what is told, where, and the exit code."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,10 @@ from sie_airgap.cli import cli
 from sie_airgap.cli.outcome import run
 from sie_airgap.receipt import decode_receipt
 from sie_core.artifacts.lock import Lock, lock_digest
+from sie_testing import seaweed
 from sie_testing.carried import CHART, FILES, WHEEL
+from sie_testing.places import BUCKET
+from sie_testing.seaweed import Seaweed
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -30,6 +33,41 @@ def airgap(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture
 def url(tmp_path: Path) -> str:
     return (tmp_path / "bucket").as_uri()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    with seaweed.running(tmp_path_factory.mktemp("seaweed")) as running:
+        running.make_bucket(BUCKET)
+        yield running
+
+
+def test_who_may_not_write_ends_with_6_and_what_to_grant(
+    airgap: Run, lock: Lock, store: BlobFolder, server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.READER_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.READER_SECRET)
+
+    code, _, err = airgap("mirror", "weights", f"s3://{BUCKET}/w", "--endpoint", server.endpoint, "--from", store.root)
+    assert code == 6
+    assert f"as `{seaweed.READER_KEY}` (from env)" in err
+    assert "hint: grant `s3:PutObject` on the bucket" in err
+
+
+def test_a_bucket_that_is_not_there_ends_with_4_and_the_nearest_name(
+    airgap: Run, lock: Lock, store: BlobFolder, server: Seaweed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.SECRET_KEY)
+
+    words = ["--endpoint", server.endpoint, "--from", store.root]
+    code, _, err = airgap("mirror", "weights", "s3://models-privat/w", *words)
+    assert code == 4
+    assert f"hint: there is `{BUCKET}`" in err
+    code, out, _ = airgap("mirror", "weights", f"s3://{BUCKET}/w", *words)
+    assert code == 0
+    assert "5 files copied" in out
+    assert airgap("verify", f"s3://{BUCKET}/w", "--endpoint", server.endpoint)[0] == 0
 
 
 def test_a_dry_run_says_what_would_be_sent_and_writes_nothing(

@@ -23,6 +23,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from sie_testing import parts
 
 ACCESS_KEY, SECRET_KEY = "demo-access", "demo-secret"
+READER_KEY, READER_SECRET = "reader-access", "reader-secret"
+"""Of somebody who may read and list, and no more."""
 _GRPC_OFFSET = 10_000
 _BASES = (20_000, 22_700)
 """Both ports of each pair lie below 32768, where the kernel begins to give ports to whoever connects: one of those
@@ -65,10 +67,11 @@ def command(folder: Path, ports: Ports, *, ip: str = "127.0.0.1", weed: Path | N
     """The command line of a server that keeps its data in `folder`; writes the identities it knows there."""
     (folder / "data").mkdir(parents=True, exist_ok=True)
     identities = folder / "s3.json"
-    credentials = [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}]
-    actions = ["Admin", "Read", "List", "Tagging", "Write"]
-    identity = {"name": "admin", "credentials": credentials, "actions": actions}
-    identities.write_text(json.dumps({"identities": [identity]}), encoding="utf-8")
+    known = [
+        _identity("admin", ACCESS_KEY, SECRET_KEY, ["Admin", "Read", "List", "Tagging", "Write"]),
+        _identity("reader", READER_KEY, READER_SECRET, ["Read", "List"]),
+    ]
+    identities.write_text(json.dumps({"identities": known}), encoding="utf-8")
     options = {
         "ip": ip,
         "ip.bind": ip,
@@ -86,6 +89,11 @@ def command(folder: Path, ports: Ports, *, ip: str = "127.0.0.1", weed: Path | N
     }
     program = weed or parts.weed()
     return [str(program), "server", "-s3", *(f"-{name}={value}" for name, value in options.items())]
+
+
+def _identity(name: str, access_key: str, secret_key: str, actions: list[str]) -> dict[str, object]:
+    credentials = [{"accessKey": access_key, "secretKey": secret_key}]
+    return {"name": name, "credentials": credentials, "actions": actions}
 
 
 @dataclass(frozen=True)

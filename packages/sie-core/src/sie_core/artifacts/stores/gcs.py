@@ -10,7 +10,9 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, BinaryIO, cast
 
+import google.auth
 from google.api_core.exceptions import Forbidden, GoogleAPICallError, NotFound, Unauthorized
+from google.auth.credentials import AnonymousCredentials, with_scopes_if_required
 from google.auth.exceptions import DefaultCredentialsError, GoogleAuthError, TransportError
 from google.cloud import storage
 
@@ -43,8 +45,7 @@ class GcsStore:
 
     @cached_property
     def _bucket(self) -> Any:
-        options = {"api_endpoint": self._endpoint} if self._endpoint else None
-        return storage.Client(project=None, client_options=options).bucket(self._name)
+        return _client(self._endpoint).bucket(self._name)
 
     def stat(self, name: str) -> Stat | None:
         key = self._key(name)
@@ -157,6 +158,27 @@ class GcsStore:
         failed.transient = code >= 500 or code in (0, 408, 429)
         failed.retry_after_s = _retry_after_s(error)
         return failed
+
+
+def _client(endpoint: str | None) -> Any:
+    options = {"api_endpoint": endpoint} if endpoint else None
+    client = storage.Client(project=None, credentials=AnonymousCredentials(), client_options=options)
+    if client._is_emulator_set:  # `STORAGE_EMULATOR_HOST`
+        return client
+    return storage.Client(project=None, credentials=_credentials(), client_options=options)
+
+
+def _credentials() -> Any:
+    """Those of the environment, asking Google nothing but a token.
+
+    Left to itself the client also looks up the number of a project that it does not need (not without scopes, so
+    they are given afterwards), and in a thread the regions that an identity is bound to, which the server knows.
+    Inside the gap both are attempts to leave.
+    """
+    found, _ = google.auth.default()
+    credentials = with_scopes_if_required(found, storage.Client.SCOPE)
+    credentials._maybe_start_regional_access_boundary_refresh = lambda request, url: None
+    return credentials
 
 
 def _retry_after_s(error: Exception) -> float | None:

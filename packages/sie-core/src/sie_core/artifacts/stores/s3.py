@@ -65,13 +65,16 @@ class S3Store:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
         self.url = f"s3://{bucket}/{self._prefix}"
-        self._session = new_session()
         self._asked_for: dict[str, Any] = {"endpoint": endpoint, "region": region, "path_style": path_style}
         self._making = Lock()
         self._journals = journals
         self._part_bytes, self._copy_bytes = part_bytes, copy_bytes
         self._page = {"PageSize": page_names}
         self._bucket_was_seen = False
+
+    @cached_property
+    def _session(self) -> Any:
+        return new_session()
 
     @cached_property
     def _made(self) -> Any:
@@ -89,7 +92,7 @@ class S3Store:
             endpoint = self._client.meta.endpoint_url
             credentials = self._session.get_credentials()
             identity = f"`{credentials.access_key}` (from {credentials.method})" if credentials else None
-        except BotoCoreError:
+        except (BotoCoreError, ClientError):
             endpoint, identity = self._asked_for["endpoint"] or "AWS", None
         return Place(url=self.url, bucket=self._bucket, endpoint=endpoint, identity=identity)
 

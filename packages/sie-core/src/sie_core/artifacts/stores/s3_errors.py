@@ -98,9 +98,9 @@ def translated(error: Exception, place: Place, permission: str, name: str) -> Tr
             hint="HTTPS_PROXY and HTTP_PROXY name it; NO_PROXY names hosts that need none",
         )
     if isinstance(error, SSLError):
-        untrusted = Unreachable(
-            f"{place.endpoint} is not trusted: {error}", hint="AWS_CA_BUNDLE names the file with your own CA"
-        )
+        missing = "No such file" in str(error)
+        names = "names a file that is not there" if missing else "names the file with your own authority's certificate"
+        untrusted = Unreachable(f"{place.endpoint} is not trusted: {error}", hint=f"AWS_CA_BUNDLE {names}")
         untrusted.transient = False
         return untrusted
     if isinstance(error, IncompleteReadError):
