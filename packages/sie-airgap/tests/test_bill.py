@@ -69,7 +69,7 @@ def test_two_names_of_one_repository_lie_in_the_bucket_once() -> None:
 def test_a_layer_of_two_images_is_in_the_registry_once() -> None:
     blobs = [LockedBlob(digest_of(data), len(data), "x") for data in (b"one", b"other", b"shared layer")]
     images = tuple(
-        LockedImage(f"r.example/{at}:v1", blob.digest, "x", {}, tuple(sorted([blob, blobs[2]])), ())
+        LockedImage(f"r.example/{at}:v1", blob.digest, "x", {}, tuple(sorted([blob, blobs[2]])), (), ())
         for at, blob in enumerate(blobs[:2])
     )
     made = bill(msgspec.structs.replace(make_lock({}), images=images), (), media={}, links=[])

@@ -40,6 +40,7 @@ VERBS = {
     "rehearse": Verb("rehearsal", "Run the chart here, with no way out, and count."),
     "far-side": Verb("rehearsal", "Run a command where nothing can be reached."),
     "why": Verb("reading", "Say why something is carried."),
+    "explain": Verb("reading", "Say all that is known of one thing in a lock."),
     "diff": Verb("reading", "Say what changed between two locks or archives."),
 }
 """In the order of the journey."""
