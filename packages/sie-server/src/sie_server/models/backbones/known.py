@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_server.models.backbones import bert, deberta, decoder, jina, modernbert, mpnet, rope
+from sie_server.models.backbones import bart, bert, deberta, decoder, jina, modernbert, mpnet, rope
 from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.ops.protocol import Ops
 
@@ -44,6 +44,7 @@ def _decoder(read: Callable[[bytes], Any]) -> Backbone:
 
 
 BACKBONES: Final[Mapping[str, Backbone]] = {
+    "bart": Backbone(bart.read_bart, bart.bart, ("", "model."), "encoder.layernorm_embedding.weight"),
     "bert": Backbone(jina.read_bert, jina.bert_or_jina, ("", "bert."), _WORDS),
     "camembert": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
     "deberta-v2": Backbone(deberta.read_deberta, deberta.deberta, ("", "deberta."), _WORDS),
