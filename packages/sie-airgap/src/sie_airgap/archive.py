@@ -14,7 +14,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from sie_airgap.blobs import Blobs, held, need_space, write_atomically
+from sie_airgap.blobs import SIGNATURES_NAME, Blobs, held, need_space, write_atomically
 from sie_airgap.contents import labels
 from sie_airgap.cut import Cut
 from sie_airgap.failures import Drift, Incomplete, Misused
@@ -23,6 +23,7 @@ from sie_airgap.parity_format import PARITY_INDEX_NAME, encode_parity, parity_na
 from sie_airgap.progress import Progress, Task
 from sie_airgap.runbook import README_NAME, START_NAME, readme, start_script
 from sie_airgap.sums import SUMS_NAME, encode_sums, read_sums
+from sie_airgap.trust.files import merged, read_envelope, sealed_in
 from sie_airgap.volume_format import (
     INDEX_NAME,
     Member,
@@ -257,6 +258,15 @@ class _Pack:
         names = (*cut.volume_names, *sorted(here))
         _write_if_changed(self._folder / README_NAME, readme(cut.lock, cut.lock_digest, cut.name, names))
         _write_if_changed(self._folder / START_NAME, start_script())
+        self._write_signatures()
+
+    def _write_signatures(self) -> None:
+        """Those that the store has, beside those that were made in this folder."""
+        path = self._folder / SIGNATURES_NAME
+        there = sealed_in(self._source) + ([read_envelope(path)] if path.exists() else [])
+        signatures = merged(there)
+        if signatures is not None:
+            _write_if_changed(path, signatures.decode())
 
 
 def _begins(path: Path, size_bytes: int, head: bytes) -> bool:

@@ -4,7 +4,7 @@ A blob under `blobs/sha256/` is whole: it was hashed before it was renamed there
 in `incoming/` and is taken up again by the next run. Nothing that is whole is ever deleted here.
 
     store/
-      airgap.lock, airgap.lock.sha256, golden.json     what the store is for
+      airgap.lock, airgap.lock.sha256, airgap.lock.dsse, golden.json     what the store is for
       blobs/sha256/<hex>
       incoming/<hex>                                   arriving; safe to delete while nothing runs
 """
@@ -29,6 +29,7 @@ from sie_core.artifacts.hf_layout import PARTIAL
 from sie_core.artifacts.lock import Lock, decode_lock, encode_lock
 
 GOLDEN_NAME = "golden.json"
+SIGNATURES_NAME = LOCK_NAME + ".dsse"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 Advance = Callable[[int], None]
 
@@ -48,6 +49,10 @@ class Blobs(Protocol):
 
     def named(self, name: str) -> bytes | None:
         """A file that is carried beside the blobs: the lock, the golden answers."""
+        ...
+
+    def named_everywhere(self, name: str) -> list[tuple[str, bytes]]:
+        """Every copy of such a file, with where it is: they may differ, as signatures that came one by one do."""
         ...
 
 
@@ -113,6 +118,10 @@ class BlobFolder:
             return (self.root / name).read_bytes()
         except FileNotFoundError:
             return None
+
+    def named_everywhere(self, name: str) -> list[tuple[str, bytes]]:
+        data = self.named(name)
+        return [] if data is None else [(str(self.root / name), data)]
 
     def write_named(self, name: str, data: bytes) -> None:
         write_atomically(self.root / name, data)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from sie_airgap.archive_plan import LOCK_NAME
+from sie_airgap.blobs import SIGNATURES_NAME
 from sie_airgap.damage import altered
 from sie_airgap.failures import Drift, Expected, Incomplete, Misused, raise_all
 from sie_airgap.parity_format import Parity
@@ -58,6 +59,7 @@ class Media:
         parity: likewise for the parity volumes.
         refused: what is wrong with the others.
         lock: what the archive is for.
+        beside: its signatures, which lie beside volumes.
     """
 
     where: str
@@ -66,6 +68,7 @@ class Media:
     refused: list[Expected]
     lock: Lock
     lock_digest: Digest
+    beside: tuple[Path, ...] = ()
     pieces: dict[Digest, dict[int, list[Placed]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -118,6 +121,15 @@ class Media:
         if refused is not None:
             raise refused
         return None
+
+    def named_everywhere(self, name: str) -> list[tuple[str, bytes]]:
+        found = []
+        for path in self.beside:
+            if path.name == name:
+                with told_unreadable(path):
+                    found.append((str(path), path.read_bytes()))
+        on_volumes = self.named(name)
+        return found if on_volumes is None else [*found, (self.where, on_volumes)]
 
     def missing_volumes(self) -> tuple[str, ...]:
         """The names of the volumes that the others speak of and that are not here."""
@@ -196,7 +208,9 @@ def read_media(paths: Sequence[Path]) -> Media:
         )
     lock, digest = _lock(volumes, refused)
     refused += _set_aside(volumes, parity, lock, digest)
-    return Media(where=where, volumes=volumes, parity=parity, refused=refused, lock=lock, lock_digest=digest)
+    folders = dict.fromkeys(path if path.is_dir() else path.parent for path in paths)
+    beside = tuple(path for folder in folders if (path := folder / SIGNATURES_NAME).is_file())
+    return Media(where, volumes, parity, refused, lock, digest, beside)
 
 
 def indexes(paths: Sequence[Path]) -> tuple[dict[Path, Index], list[Expected]]:

@@ -37,6 +37,7 @@ from sie_core.artifacts.lock import (
     encode_lock,
     lock_digest,
     lock_file,
+    signatures_file,
 )
 from sie_core.artifacts.manifest import FileEntry
 from sie_core.artifacts.plan import Plan, shared
@@ -69,18 +70,21 @@ class Mirrored:
     unfinished: tuple[Unfinished, ...]
 
 
-def plan_weights(lock: Lock, blobs: Blobs, store: Store, *, replace: bool = False) -> tuple[Copy, ...]:
+def plan_weights(
+    lock: Lock, blobs: Blobs, store: Store, *, replace: bool = False, rolled_back: bool = False
+) -> tuple[Copy, ...]:
     """The files that `mirror_weights` would copy.
 
     Args:
         replace: read what is already there, too, and copy what is not what was locked.
+        rolled_back: the lock is an earlier one on purpose.
 
     Raises:
         Incomplete: `blobs` lacks weights that the lock names.
         Drift: the bucket holds a later lock.
     """
     _check_complete(lock, blobs)
-    _refuse_older(lock, store)
+    _refuse_older(lock, store, left=_left(store) if rolled_back else None)
     held = {} if replace else _held(store)
     copies: list[Copy] = []
     for model in lock.models:
@@ -95,12 +99,16 @@ def mirror_weights(
     bucket: Destination,
     *,
     replace: bool = False,
+    signatures: bytes | None = None,
+    rolled_back: bool = False,
     progress: Progress,
     wait: Wait | None = None,
 ) -> Mirrored:
     """Bring the bucket to the lock. A second run copies nothing.
 
     Args:
+        signatures: of the lock, to lie beside it.
+        rolled_back: the lock is an earlier one on purpose.
         wait: waits before something is tried again; a test does not wait.
 
     Raises:
@@ -110,7 +118,8 @@ def mirror_weights(
     """
     _check_complete(lock, blobs)
     store = PatientBucket(bucket, say=progress.say, wait=wait)
-    _refuse_older(lock, store)
+    left = _left(store) if rolled_back else None
+    _refuse_older(lock, store, left=left)
     held = {} if replace else _held(store)
     copies: list[Copy] = []
     with progress.task("mirror weights", sum(model.size_bytes for model in lock.models)) as task:
@@ -127,14 +136,16 @@ def mirror_weights(
             )
             copies += _copies(model, plan, held)
             held |= _names(model)
-    _refuse_older(lock, store)
+    _refuse_older(lock, store, left=left)
     for model in lock.models:
         upload_ref(store, model.manifest)
     digest = lock_digest(lock)
+    if signatures is not None:
+        write(store, signatures_file(digest), signatures)
     write(store, lock_file(digest), encode_lock(lock))
     # Last: whoever reads it finds the lock, and all that the lock names.
     write(store, CURRENT_FILE, digest.encode())
-    _refuse_older(lock, store)
+    _refuse_older(lock, store, left=left)
     return _told(lock, store, tuple(copies))
 
 
@@ -212,17 +223,26 @@ def _check_complete(lock: Lock, blobs: Blobs) -> None:
         )
 
 
-def _refuse_older(lock: Lock, store: Store) -> None:
-    """A bucket never goes back to an older lock unnoticed."""
+def _left(store: Store) -> Digest | None:
+    """The lock that a bucket is for, which a rollback leaves."""
+    try:
+        return lock_digest(lock_in_bucket(store))
+    except (Incomplete, NotThere):
+        return None
+
+
+def _refuse_older(lock: Lock, store: Store, *, left: Digest | None) -> None:
+    """A bucket never goes back to an older lock unnoticed. `left`: what it is taken back from on purpose."""
     if read(store, CURRENT_FILE) is None:
         return
     try:
         there = lock_in_bucket(store)
     except (Incomplete, NotThere):
         return
-    if there.serial > lock.serial or (there.serial == lock.serial and there != lock):
+    is_later = there.serial > lock.serial or (there.serial == lock.serial and there != lock)
+    if is_later and lock_digest(there) != left:
         raise Drift(
             f"{store.url} was filled from lock number {there.serial} ({lock_digest(there)}), "
             f"this one is number {lock.serial} ({lock_digest(lock)})",
-            hint="mirror it to another prefix",
+            hint="mirror it to another prefix; or take the store back with `sie-airgap rollback --to SERIAL` first",
         )

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, hex_of, parse_digest
-from sie_core.artifacts.lock import CURRENT_FILE, Lock, LockedModel, lock_digest, lock_file
+from sie_core.artifacts.lock import CURRENT_FILE, Lock, LockedModel, lock_digest, lock_file, signatures_file
 from sie_core.artifacts.manifest import canonical_json, parse_path
 
 RECEIPT_VERSION = 1
@@ -120,7 +120,8 @@ def held_files(locks: Iterable[Lock], listed: Mapping[str, int]) -> dict[Digest,
 
 def strays(locks: Sequence[Lock], listed: Iterable[str]) -> tuple[str, ...]:
     """The names in a bucket that none of the locks there explains, sorted."""
-    known = {CURRENT_FILE, RECEIPT_FILE, *(lock_file(lock_digest(lock)) for lock in locks)}
+    digests = [lock_digest(lock) for lock in locks]
+    known = {CURRENT_FILE, RECEIPT_FILE, *map(lock_file, digests), *map(signatures_file, digests)}
     known |= {name for lock in locks for model in lock.models for name in _names(model)}
     return tuple(sorted(set(listed) - known))
 

@@ -12,6 +12,7 @@ from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.assembly import Assembly
 from sie_airgap.blobs import (
     GOLDEN_NAME,
+    SIGNATURES_NAME,
     BlobFolder,
     fill,
     held,
@@ -23,8 +24,10 @@ from sie_airgap.blobs import (
 from sie_airgap.contents import Content, contents
 from sie_airgap.damage import carry_again
 from sie_airgap.failures import Drift, Expected, Incomplete, Partial, raise_all
+from sie_airgap.kept import keep
 from sie_airgap.media import Media, Placed
 from sie_airgap.progress import Progress, Task
+from sie_airgap.trust.files import merged, sealed_in
 from sie_airgap.volume_reader import Unreadable
 from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.lock import lock_digest
@@ -93,8 +96,12 @@ def _finish(media: Media, store: BlobFolder) -> None:
     golden = media.named(GOLDEN_NAME)
     if golden is not None:
         store.write_named(GOLDEN_NAME, golden)
+    signatures = merged(sealed_in(media))
+    if signatures is not None:
+        store.write_named(SIGNATURES_NAME, signatures)
     # Last: a store with a lock is whole.
     write_lock(store.root / LOCK_NAME, media.lock)
+    keep(store)
 
 
 def _refuse_older(media: Media, store: BlobFolder) -> None:

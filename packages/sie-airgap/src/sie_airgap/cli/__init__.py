@@ -29,6 +29,7 @@ VERBS = {
     "plan": Verb("reviewing", "Say what a lock costs: bytes, disks, volumes, time."),
     "snapshot": Verb("connected", "Fetch what the lock names, and check every byte."),
     "golden": Verb("answers", "Record a worker's answers; compare them elsewhere."),
+    "sign": Verb("trusting", "Add a signature to a lock."),
     "pack": Verb("packing", "Cut the store into volumes to carry."),
     "inspect": Verb("crossing", "Say what an archive holds, and what is missing."),
     "verify": Verb("crossing", "Check every byte of media, a store or a bucket."),
@@ -39,8 +40,9 @@ VERBS = {
     "receipt": Verb("receipts", "Say what is there, to carry back."),
     "rehearse": Verb("rehearsal", "Run the chart here, with no way out, and count."),
     "far-side": Verb("rehearsal", "Run a command where nothing can be reached."),
+    "rollback": Verb("trusting", "Make a store be for an earlier lock again."),
+    "trust": Verb("trusting", "Say whose signature a lock needs."),
     "why": Verb("reading", "Say why something is carried."),
-    "explain": Verb("reading", "Say all that is known of one thing in a lock."),
     "diff": Verb("reading", "Say what changed between two locks or archives."),
 }
 """In the order of the journey."""

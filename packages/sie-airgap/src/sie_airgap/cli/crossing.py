@@ -15,6 +15,7 @@ from sie_airgap.cli.console import (
     output_option,
     store_option,
 )
+from sie_airgap.cli.guarding import Guard, trust_options
 from sie_airgap.failures import Drift, Expected, Misused, raise_all
 from sie_airgap.media import Media, read_media
 from sie_airgap.media_check import verify_media
@@ -22,9 +23,10 @@ from sie_airgap.parity_format import Parity
 from sie_airgap.progress import counted, sized
 from sie_airgap.repair import repair as repair_volumes
 from sie_airgap.repair import survey
+from sie_airgap.trust.files import sealed_in_bucket
 from sie_airgap.unpack import plan_unpack
 from sie_airgap.unpack import unpack as unpack_media
-from sie_airgap.verify import verify_bucket, verify_store
+from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_store
 from sie_core.artifacts.lock import lock_digest
 
 _MEDIA = click.argument("media", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -89,31 +91,44 @@ def _facts(found: Media) -> dict[str, object]:
 @click.command()
 @click.argument("what", nargs=-1, required=True)
 @lock_option
+@trust_options
 @bucket_options
 @output_option
 def verify(
-    what: tuple[str, ...], lock_path: Path | None, endpoint: str | None, region: str | None, output: str
+    what: tuple[str, ...],
+    lock_path: Path | None,
+    trust_path: Path,
+    insecure: bool,
+    endpoint: str | None,
+    region: str | None,
+    output: str,
 ) -> None:
     """Read every byte of WHAT and hold it against the lock: media, a store, or a bucket (s3://, gs://, file://).
 
-    Every finding is told, each with the file that it is in. Nothing is changed.
+    Every finding is told, each with the file that it is in, and whether the lock is signed. Nothing is changed.
     """
     console = Console(output)
     lock = read_lock(lock_path) if lock_path is not None else None
+    guard = Guard(trust_path, insecure=insecure, console=console)
     if any("://" in one for one in what):
         if len(what) > 1:
             raise Misused(f"one bucket at a time, {len(what)} things are named")
         store = bucket(what[0], endpoint=endpoint, region=region)
         findings = verify_bucket(store, lock, progress=console.progress)
+        there = lock or lock_in_bucket(store)
+        findings += guard.findings(lambda: guard.check_lock(there, sealed_in_bucket(store, there), where=store.url))
     elif len(what) == 1 and is_store(Path(what[0])):
         folder = BlobFolder(Path(what[0]))
-        findings = verify_store(lock or lock_of(folder), folder, progress=console.progress)
+        there = lock or lock_of(folder)
+        findings = verify_store(there, folder, progress=console.progress)
+        findings += guard.findings(lambda: guard.check(folder, there))
     else:
         media = read_media([Path(one) for one in what])
         _tell_notes(media, console)
         findings = verify_media(media, progress=console.progress)
         if lock is not None and lock_digest(lock) != media.lock_digest:
             findings.append(_other_lock(media, lock_digest(lock)))
+        findings += guard.findings(lambda: guard.check(media, media.lock))
     raise_all(findings)
     console.data(f"{', '.join(what)}: every byte is what was locked", {"verified": list(what), "findings": 0})
 
@@ -161,15 +176,18 @@ def repair(media: tuple[Path, ...], folder: Path, dry_run: bool, output: str) ->
 @click.command()
 @_MEDIA
 @store_option
+@trust_options
 @dry_run_option
 @output_option
-def unpack(media: tuple[Path, ...], store: Path, dry_run: bool, output: str) -> None:
+def unpack(media: tuple[Path, ...], store: Path, trust_path: Path, insecure: bool, dry_run: bool, output: str) -> None:
     """Put what MEDIA hold into a store. Nothing is deleted, on either side.
 
     MEDIA are folders or volumes, in any order, all at once or one after the other; each is checked on the way.
     """
     console = Console(output)
     found, blobs = read_media(media), BlobFolder(store)
+    guard = Guard(trust_path, insecure=insecure, console=console)
+    guard.check(found, found.lock)
     if dry_run:
         plan = plan_unpack(found, blobs)
         for content in plan.todo:
@@ -178,6 +196,7 @@ def unpack(media: tuple[Path, ...], store: Path, dry_run: bool, output: str) -> 
             console.note(f"not here  {content.label}")
     else:
         plan = unpack_media(found, blobs, progress=console.progress)
+        guard.taken(found, found.lock)
     verb = "to unpack" if dry_run else "unpacked"
     text = f"{counted(len(plan.todo), 'blob')} {verb}, {sized(plan.todo_bytes)}; {store} is for {found.lock_digest}"
     facts = {"blobs": len(plan.todo), "bytes": plan.todo_bytes, "lock": found.lock_digest, "store": str(store)}

@@ -7,22 +7,21 @@ from pathlib import Path
 import click
 
 from sie_airgap import mirror_rules
-from sie_airgap.blobs import Blobs, write_atomically
+from sie_airgap.blobs import BlobFolder, Blobs, write_atomically
 from sie_airgap.cli.console import (
     Console,
     bucket,
     bucket_options,
     check_bucket,
     dry_run_option,
-    from_option,
-    lock_option,
-    opened,
     output_option,
 )
+from sie_airgap.cli.guarding import Carried, Guard, carried_options
 from sie_airgap.failures import Misused
 from sie_airgap.images import chart_artifact, plan_chart, plan_images, pull_secret, read_chart
 from sie_airgap.images import mirror_chart as push_chart
 from sie_airgap.images import mirror_images as push_images
+from sie_airgap.kept import is_rolled_back
 from sie_airgap.mirror import Mirrored, mirror_weights, plan_weights
 from sie_airgap.mirror_rules import FORMATS
 from sie_airgap.oci.reference import Place, parse_place
@@ -30,6 +29,7 @@ from sie_airgap.oci.registry import Registry
 from sie_airgap.oci.sessions import kept_sessions
 from sie_airgap.progress import counted, sized
 from sie_airgap.settings import docker_config_file, logins, state_folder
+from sie_airgap.trust.files import merged, sealed_in
 from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.lock import Lock
 
@@ -54,8 +54,7 @@ _replace_option = click.option(
 @click.argument("url")
 @bucket_options
 @_replace_option
-@from_option
-@lock_option
+@carried_options
 @dry_run_option
 @output_option
 def mirror_weights_command(
@@ -63,8 +62,7 @@ def mirror_weights_command(
     endpoint: str | None,
     region: str | None,
     replace: bool,
-    sources: tuple[Path, ...],
-    lock_path: Path | None,
+    carried: Carried,
     dry_run: bool,
     output: str,
 ) -> None:
@@ -76,8 +74,9 @@ def mirror_weights_command(
 
     Stopped by Ctrl-C, the file under way begins anew; after anything else, a crash too, it goes on.
     """
-    blobs, lock = opened(sources, lock_path)
-    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, console=Console(output))
+    console = Console(output)
+    blobs, lock, guard = carried.opened(console)
+    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, guard=guard, console=console)
 
 
 def _weights(
@@ -89,17 +88,28 @@ def _weights(
     *,
     replace: bool,
     dry_run: bool,
+    guard: Guard,
     console: Console,
 ) -> None:
+    rolled_back = isinstance(blobs, BlobFolder) and is_rolled_back(blobs)
     store = bucket(url, endpoint=endpoint, region=region, journals=state_folder() / "uploads")
     done = None
     if dry_run:
-        copies = plan_weights(lock, blobs, store, replace=replace)
+        copies = plan_weights(lock, blobs, store, replace=replace, rolled_back=rolled_back)
         for copy in copies:
             verb = "send" if copy.is_sent else "copy there"
             console.note(f"{verb}  {copy.model} {copy.entry.path}  {sized(copy.entry.size_bytes)}")
     else:
-        done = mirror_weights(lock, blobs, store, replace=replace, progress=console.progress)
+        done = mirror_weights(
+            lock,
+            blobs,
+            store,
+            replace=replace,
+            signatures=merged(sealed_in(blobs)),
+            rolled_back=rolled_back,
+            progress=console.progress,
+        )
+        guard.taken(blobs, lock)
         copies = done.copies
         _tell_of_others(done, url, console)
     size_bytes = sum(copy.entry.size_bytes for copy in copies)
@@ -137,21 +147,19 @@ _full_names_option = click.option(
 @mirror.command("images", short_help="Images, to a registry.")
 @click.argument("registry")
 @_full_names_option
-@from_option
-@lock_option
+@carried_options
 @dry_run_option
 @output_option
-def mirror_images_command(
-    registry: str, full_names: bool, sources: tuple[Path, ...], lock_path: Path | None, dry_run: bool, output: str
-) -> None:
+def mirror_images_command(registry: str, full_names: bool, carried: Carried, dry_run: bool, output: str) -> None:
     """Copy images to REGISTRY: HOST[:PORT]/PATH, with http:// before it where there is no TLS.
 
     Logins are docker's own (`docker login`, or DOCKER_CONFIG); SSL_CERT_FILE names a private certificate authority.
     Every platform is kept, every digest, and the signatures that were locked. An upload that is interrupted goes on
     where it was, where the registry remembers it.
     """
-    blobs, lock = opened(sources, lock_path)
-    _images(lock, blobs, registry, full_names=full_names, dry_run=dry_run, console=Console(output))
+    console = Console(output)
+    blobs, lock, _ = carried.opened(console)
+    _images(lock, blobs, registry, full_names=full_names, dry_run=dry_run, console=console)
 
 
 def _images(
@@ -178,18 +186,16 @@ def _images(
 
 @mirror.command("chart", short_help="The chart, to a registry or a folder.")
 @click.argument("target")
-@from_option
-@lock_option
+@carried_options
 @dry_run_option
 @output_option
-def mirror_chart_command(
-    target: str, sources: tuple[Path, ...], lock_path: Path | None, dry_run: bool, output: str
-) -> None:
+def mirror_chart_command(target: str, carried: Carried, dry_run: bool, output: str) -> None:
     """Copy the chart to TARGET: a registry (oci://HOST/PATH), or a folder (./FOLDER, or one that is there) that gets
     the .tgz.
     """
-    blobs, lock = opened(sources, lock_path)
-    _chart(lock, blobs, target, dry_run=dry_run, console=Console(output))
+    console = Console(output)
+    blobs, lock, _ = carried.opened(console)
+    _chart(lock, blobs, target, dry_run=dry_run, console=console)
 
 
 def _chart(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> None:
@@ -242,12 +248,9 @@ def _place(target: str) -> Place:
     type=click.Path(path_type=Path, file_okay=False),
     help="A folder for the files.  [default: stdout]",
 )
-@from_option
-@lock_option
+@carried_options
 @output_option
-def mirror_rules_command(
-    registry: str, form: str, folder: Path | None, sources: tuple[Path, ...], lock_path: Path | None, output: str
-) -> None:
+def mirror_rules_command(registry: str, form: str, folder: Path | None, carried: Carried, output: str) -> None:
     """Write rules by which the nodes fetch the lock's images from REGISTRY under their own names.
 
     No chart is edited then, also not where no value sets an image. Mirror with `mirror images REGISTRY --full-names`,
@@ -255,7 +258,7 @@ def mirror_rules_command(
     ImageTagMirrorSet), registries.conf for CRI-O and podman.
     """
     console = Console(output)
-    _, lock = opened(sources, lock_path)
+    _, lock, _ = carried.opened(console)
     place = _place(registry)
     files = mirror_rules.rules((image.reference for image in lock.images), place, form=form)
     if not files:
@@ -274,8 +277,7 @@ def mirror_rules_command(
 @click.option("--registry", required=True, metavar="HOST/PATH", help="Where images and the chart go.")
 @bucket_options
 @_replace_option
-@from_option
-@lock_option
+@carried_options
 @dry_run_option
 @output_option
 def mirror_all_command(
@@ -284,15 +286,14 @@ def mirror_all_command(
     endpoint: str | None,
     region: str | None,
     replace: bool,
-    sources: tuple[Path, ...],
-    lock_path: Path | None,
+    carried: Carried,
     dry_run: bool,
     output: str,
 ) -> None:
     """Copy weights, images and the chart."""
     console = Console(output)
-    blobs, lock = opened(sources, lock_path)
-    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, console=console)
+    blobs, lock, guard = carried.opened(console)
+    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, guard=guard, console=console)
     _images(lock, blobs, registry, dry_run=dry_run, console=console)
     _chart(lock, blobs, registry, dry_run=dry_run, console=console)
 
@@ -305,8 +306,7 @@ def mirror_all_command(
 @click.option("--ca-secret", metavar="NAME", help="Holds ca.crt of a private certificate authority.")
 @click.option("-o", "--write", "path", type=click.Path(path_type=Path, dir_okay=False), help="A file, not stdout.")
 @bucket_options
-@from_option
-@lock_option
+@carried_options
 def values(
     url: str,
     registry: str | None,
@@ -316,15 +316,14 @@ def values(
     path: Path | None,
     endpoint: str | None,
     region: str | None,
-    sources: tuple[Path, ...],
-    lock_path: Path | None,
+    carried: Carried,
 ) -> None:
     """Write values-offline.yaml: the values that install the chart from what was mirrored.
 
     It pins the lock: workers serve its commits and nothing that is not verified.
     """
     check_bucket(url)
-    _, lock = opened(sources, lock_path)
+    _, lock, _ = carried.opened(Console("text"))
     place = None
     if registry is not None:
         with _registry(registry) as checked:

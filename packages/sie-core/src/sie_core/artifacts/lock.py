@@ -226,6 +226,11 @@ def lock_file(digest: Digest) -> str:
     return f"{LOCKS_FOLDER}{hex_of(digest)}.json"
 
 
+def signatures_file(digest: Digest) -> str:
+    """Where a bucket keeps that lock's signatures, where it has any."""
+    return lock_file(digest) + ".dsse"
+
+
 def encode_lock(lock: Lock) -> bytes:
     """The lock's only form. Raises `ValueError` for a lock that `decode_lock` would refuse."""
     if broken := list(violations(lock)):
