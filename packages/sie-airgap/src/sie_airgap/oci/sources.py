@@ -176,7 +176,7 @@ class ImageSources:
 
     def _in_tar(self, path: Path, reference: Reference) -> ImageSource:
         if path not in self._tars:
-            self._tars[path] = self._open.enter_context(Tar(path))
+            self._tars[path] = Tar(path)
         tar = self._tars[path]
         return SavedImage(tar, reference) if is_saved(tar) else LayoutImage(Layout(tar), reference)
 

@@ -7,8 +7,7 @@ import io
 import posixpath
 import tarfile
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from sie_airgap.blobs import window
 from sie_core.artifacts.errors import NotThere, TrustError
@@ -18,7 +17,7 @@ MOST_MEMBERS = 100_000
 
 
 class Tar:
-    """The plain files of a tar; hard and symbolic links inside it are seen through. Use it in a `with`."""
+    """The plain files of a tar; hard and symbolic links inside it are seen through."""
 
     def __init__(self, path: Path) -> None:
         """Raises `NotThere` for no file, `TrustError` for one that is no tar or holds a name twice."""
@@ -35,14 +34,6 @@ class Tar:
         except (tarfile.TarError, EOFError, ValueError, RecursionError) as error:
             raise TrustError("not a tar that is whole", where=str(path), want="a plain tar", have=str(error)) from error
         self._size_bytes = path.stat().st_size
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Nothing is held open between reads."""
 
     def _add(self, member: tarfile.TarInfo) -> None:
         name = member.name.removeprefix("./")
