@@ -14,6 +14,7 @@ from cryptography.x509.oid import NameOID
 class Authority:
     """Attributes:
     certificate: the file that whoever should trust it is given.
+    server: the file with the key and the certificate of 127.0.0.1, for programs of others.
     tls: for servers at 127.0.0.1 and `localhost`.
     """
 
@@ -25,9 +26,10 @@ class Authority:
         self.certificate = folder / "ca.pem"
         self.certificate.write_bytes(own.public_bytes(serialization.Encoding.PEM))
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.tls.load_cert_chain(self._server_files(folder))
+        self.server = self._server_file(folder)
+        self.tls.load_cert_chain(self.server)
 
-    def _server_files(self, folder: Path) -> Path:
+    def _server_file(self, folder: Path) -> Path:
         """One file with the key and the certificate of 127.0.0.1."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])

@@ -17,6 +17,18 @@ def free_port(ip: str = "127.0.0.1") -> int:
         return port
 
 
+def wait_until_listening(port: int, process: "subprocess.Popen[bytes]", *, ip: str = "127.0.0.1") -> None:
+    """Returns once a connection is taken. Raises `TimeoutError` as `wait_until_ready` does."""
+    until = time.monotonic() + READY_S
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            socket.create_connection((ip, port), timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.02)
+    raise TimeoutError(f"{process.args!r} does not listen on {ip}:{port}")
+
+
 def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
     """Returns once `url` is answered, with whatever status.
 

@@ -1,5 +1,7 @@
 """What a registry's refusal means, and the error that it becomes. Pure."""
 
+import re
+
 from sie_airgap.oci.reference import Place
 from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, Unreachable
 
@@ -27,7 +29,7 @@ def refusal(
         scope: what the request needed: `repository:NAME:pull,push`.
         retry_after: the header of that name. Only seconds are understood, as registries send them.
     """
-    said = body[:_BODY_SHOWN].decode("utf-8", "replace").strip()
+    said = _told(body)
     message = f"{asked}: {status} {said}".rstrip()
     if status in (401, 403):
         return NoPermission(f"{_denied(status, scope)} at {place.host}\n  {message}", hint=_who(status, place, scope))
@@ -43,7 +45,18 @@ def refusal(
         error = Unreachable(message)
         error.retry_after_s = float(retry_after) if retry_after is not None and retry_after.isdigit() else None
         return error
+    if status == 400 and place.origin.startswith("http:"):
+        return Refused(message, hint=f"a server that wants TLS answers so; is it `https://{place.host}`?")
     return Refused(message)
+
+
+def _told(body: bytes) -> str:
+    """What a body says in one line: of a page for people its title."""
+    text = body[:_BODY_SHOWN].decode("utf-8", "replace")
+    if text.lstrip().startswith("<"):
+        title = re.search(r"<title>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
+        text = title[1] if title is not None else ""
+    return " ".join(text.split())
 
 
 def _denied(status: int, scope: str) -> str:
@@ -75,12 +88,16 @@ def no_answer(where: str, error: Exception, place: Place | None = None) -> Unrea
     """A connection that failed; with what to look at when it failed because of who answered."""
     said = str(error) or type(error).__name__
     failed = Unreachable(f"{where}: {said}", hint=_look_at(said, place))
-    failed.transient = not _about_trust(said)
+    failed.transient = not (_about_trust(said) or _no_tls(said))
     return failed
 
 
 def _about_trust(said: str) -> bool:
     return "CERTIFICATE_VERIFY_FAILED" in said or "certificate verify failed" in said
+
+
+def _no_tls(said: str) -> bool:
+    return "WRONG_VERSION_NUMBER" in said.upper().replace(" ", "_")
 
 
 def _look_at(said: str, place: Place | None) -> str | None:
@@ -91,6 +108,6 @@ def _look_at(said: str, place: Place | None) -> str | None:
         )
     if place is None:
         return None
-    if place.origin.startswith("https:") and ("WRONG_VERSION_NUMBER" in said or "wrong version number" in said):
+    if _no_tls(said):
         return f"what answers speaks no TLS; is it `http://{place.host}`?"
     return f"is `{place.origin}` right, scheme included?"
