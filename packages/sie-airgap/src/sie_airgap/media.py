@@ -206,7 +206,7 @@ def read_media(paths: Sequence[Path]) -> Media:
         raise Incomplete(
             f"no volume of an archive in {where}", hint="name the folder or the .tar files that `pack` wrote"
         )
-    lock, digest = _lock(volumes, refused)
+    lock, digest = _lock(volumes)
     refused += _set_aside(volumes, parity, lock, digest)
     folders = dict.fromkeys(path if path.is_dir() else path.parent for path in paths)
     beside = tuple(path for folder in folders if (path := folder / SIGNATURES_NAME).is_file())
@@ -265,8 +265,12 @@ def _set_aside(
             del parity[path]
 
 
-def _lock(volumes: Mapping[Path, Volume], refused: list[Expected]) -> tuple[Lock, Digest]:
-    """The lock of the archive that most volumes belong to; the first in order of name where that is even."""
+def _lock(volumes: Mapping[Path, Volume]) -> tuple[Lock, Digest]:
+    """The lock of the archive that most volumes belong to; the first in order of name where that is even.
+
+    A copy of it that is damaged is of no matter where another is sound: `verify` reads them all.
+    """
+    refused: list[Expected] = []
     for digest, _ in Counter(volume.lock for volume in volumes.values()).most_common():
         for path, volume in volumes.items():
             if volume.lock != digest:

@@ -6,6 +6,7 @@ chunk and leaves the rest readable.
 """
 
 import os
+import re
 import tarfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from sie_core.artifacts.errors import TransferError, TrustError
 
 MOST_INDEX_BYTES = 1 << 28
 """An index of 800,000 members; nobody's memory is filled by a length that lies."""
+_CALLED_A_VOLUME = re.compile(r"[vp][0-9]{4}\.tar")
 Index = Volume | Parity
 
 
@@ -74,6 +76,8 @@ def read_index(path: Path) -> Index | None:
         for name, decode in _DECODERS.items():
             if header.startswith(name.encode() + b"\0"):
                 return _index(path, file, header, name, decode)
+    if _CALLED_A_VOLUME.fullmatch(path.name):
+        raise _index_damaged(path, INDEX_NAME, f"a file that begins with {header[:16]!r}")
     return None
 
 
