@@ -10,6 +10,8 @@ PARITY_VENV := .venv-parity
 PARITY_READY := $(PARITY_VENV)/.ready
 SPANS_VENV := .venv-spans
 SPANS_READY := $(SPANS_VENV)/.ready
+INFINITY_VENV := .venv-infinity
+INFINITY_READY := $(INFINITY_VENV)/.ready
 PACKAGES := core sdk server gateway config airgap testing
 SPANS_TESTS := tests/parity/test_gliner.py tests/parity/test_gliner_bi.py tests/parity/test_gliclass.py
 LOCKS := requirements/bootstrap.txt requirements/dev.txt
@@ -63,6 +65,10 @@ $(SPANS_READY): requirements/spans.txt $(LOCKS) tools/setup.sh
 	@tools/setup.sh references $(SPANS_VENV) $(LOCKS) requirements/spans.txt -- $(PACKAGES)
 	@touch $@
 
+$(INFINITY_READY): requirements/infinity.txt requirements/bootstrap.txt tools/setup.sh
+	@tools/setup.sh references $(INFINITY_VENV) requirements/bootstrap.txt requirements/infinity.txt --
+	@touch $@
+
 .PHONY: parity
 parity: setup $(PARITY_READY) $(SPANS_READY) ## ours beside transformers, sentence-transformers, gliner and gliclass, live
 	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
@@ -90,6 +96,7 @@ gap: setup ## the real hub clients of several versions and the published client 
 .PHONY: bench
 bench: setup $(PARITY_READY) ## speed and memory beside the peers, as ratios of one run
 	@$(BIN)/python -m sie_testing.parts minilm > /dev/null
+	@$(MAKE) -s $(INFINITY_READY) || echo "bench: no environment for infinity: it is left out" >&2
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: lock
@@ -98,4 +105,4 @@ lock: setup ## resolve requirements/*.in anew, with hashes
 
 .PHONY: clean
 clean: ## remove the environments and everything that was fetched or built
-	@rm -rf $(VENV) $(PARITY_VENV) $(SPANS_VENV) .cache .demo dist build
+	@rm -rf $(VENV) $(PARITY_VENV) $(SPANS_VENV) $(INFINITY_VENV) .cache .demo dist build

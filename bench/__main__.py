@@ -3,6 +3,7 @@
 python -m bench                       everything, about an hour
 python -m bench --quick               everything, about twenty minutes, for a look
 python -m bench --only start,hop      some of it
+python -m bench --only flat           memory over ten thousand calls, about five minutes
 python -m bench --cases short:1:1     some cases of the load
 """
 
@@ -21,7 +22,7 @@ from bench.measures import FULL, QUICK, Row
 from sie_testing.cluster import fill_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("http", "start", "hop", "steady", "engine", "load", "length")
+PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length")
 
 
 def main() -> int:
@@ -33,7 +34,7 @@ def main() -> int:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="sie-bench-") as name:
         folder = Path(name)
-        bucket = fill_bucket(folder / "bucket") if {"http", "start", "steady"} & set(arguments.only) else ""
+        bucket = fill_bucket(folder / "bucket") if {"http", "start", "steady", "flat"} & set(arguments.only) else ""
         if "http" in arguments.only:
             rows += measures.throughput(arguments.cases, effort, bucket, folder, _say)
         if "start" in arguments.only:
@@ -42,6 +43,8 @@ def main() -> int:
             rows += measures.gateway_hop(effort, folder, _say)
         if "steady" in arguments.only:
             rows += measures.steadiness(effort, bucket, folder, _say)
+        if "flat" in arguments.only:
+            rows.append(measures.flat_memory(bucket, folder, _say))
     inside = inprocess.QUICK if arguments.quick else inprocess.FULL
     if "engine" in arguments.only:
         rows += inprocess.throughput(max(about.gflops.values()), inside, _say)

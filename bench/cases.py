@@ -52,7 +52,12 @@ def _mixed(chance: random.Random) -> int:
     return max(3, min(LONG_WORDS, round(chance.lognormvariate(3.4, 1.0))))
 
 
-LENGTHS = {"short": _short, "long": _long, "mixed": _mixed}
+def _any(chance: random.Random) -> int:
+    """Every length as likely as any other."""
+    return chance.randint(1, LONG_WORDS)
+
+
+LENGTHS = {"short": _short, "long": _long, "mixed": _mixed, "any": _any}
 
 
 def texts(kind: str, count: int, *, seed: int = 1) -> list[str]:

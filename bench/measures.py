@@ -4,7 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench import servers
@@ -44,23 +44,36 @@ ONE = bodies(Case("short", 1, 1), calls=1)[0]
 
 
 def throughput(cases: Sequence[Case], effort: Effort, bucket: str, folder: Path, say: Say) -> list[Row]:
-    """Texts a second over HTTP, and at the end the peak memory of both."""
-    ours_port, peer_port = free_port(), free_port()
+    """Texts a second over HTTP, and at the end the peak memory; infinity beside, where its environment was made."""
+    ours_port, peer_port, infinity_port = free_port(), free_port(), free_port()
+    infinity = servers.infinity_command(infinity_port)
+    if infinity is None:
+        say("infinity is not measured: `make bench` could not make its environment, .venv-infinity")
     with ExitStack() as stack:
         ours = stack.enter_context(
             started(servers.worker_command(ours_port, bucket, folder / "cache"), ours_port, folder, ONE)
         )
         peer = stack.enter_context(started(servers.peer_command(peer_port), peer_port, folder, ONE))
+        sides = {"ours": ours, "peer": peer}
+        if infinity is not None:
+            sides["infinity"] = stack.enter_context(started(infinity, infinity_port, folder, ONE))
         measured: dict[tuple[Case, str], list[Measured]] = {}
         for number, case in _each_round(cases, effort):
-            # Who goes first alternates: what the machine does meanwhile favours neither.
-            pair = [("ours", ours), ("peer", peer)]
-            for name, server in pair if number % 2 else reversed(pair):
+            # Who goes first alternates: what the machine does meanwhile favours none.
+            for name, server in list(sides.items())[:: 1 if number % 2 else -1]:
                 measured.setdefault((case, name), []).append(measure(_load(case, server, effort)))
             say(f"round {number + 1}/{effort.rounds}  {case}")
         rows = [_texts_row(case, measured[case, "ours"], measured[case, "peer"]) for case in cases]
-        ours_mib, peer_mib = ours.peak_rss_mib, peer.peak_rss_mib
-    return [*rows, Row("peak RSS under all of that", "MiB", ours_mib, peer_mib, peer_mib / ours_mib)]
+        rows += [
+            replace(_texts_row(case, measured[case, "ours"], measured[case, "infinity"]), what=f"{case}, infinity")
+            for case in cases
+            if infinity is not None
+        ]
+        for name in sides.keys() - {"ours"}:
+            ours_mib, peer_mib = ours.peak_rss_mib, sides[name].peak_rss_mib
+            what = "peak RSS under all of that" + ("" if name == "peer" else f", {name}")
+            rows.append(Row(what, "MiB", ours_mib, peer_mib, peer_mib / ours_mib))
+    return rows
 
 
 def _each_round(cases: Sequence[Case], effort: Effort) -> Iterator[tuple[int, Case]]:
@@ -156,6 +169,32 @@ def _hop_rows(measured: dict[tuple[str, Case], list[Measured]], alone: Case, man
             "gateway hop: share of direct, 16 connections", "", ours_share, nginx_share, ours_share / nginx_share, peer
         ),
     ]
+
+
+FLAT_CALLS = 10_000
+_FLAT_AT_ONCE = 16
+
+
+def flat_memory(bucket: str, folder: Path, say: Say) -> Row:
+    """What ten thousand calls of random lengths leave in memory, no two texts the same; five minutes on two cores.
+
+    Before it, a tenth of them: what is kept for each size of a batch is there then.
+    """
+    port = free_port()
+    drawn = bodies(Case("any", 1, _FLAT_AT_ONCE), calls=FLAT_CALLS + FLAT_CALLS // 10)
+    with started(servers.worker_command(port, bucket, folder / "cache"), port, folder, ONE) as ours:
+        done, before_mib = -FLAT_CALLS // 10, 0.0
+        while done < FLAT_CALLS:
+            some = drawn[FLAT_CALLS // 10 + done :]
+            load = Load("127.0.0.1", ours.port, ENCODE, some, _FLAT_AT_ONCE, 0.0, 5.0)
+            done += measure(load).calls
+            if not before_mib and done >= 0:
+                before_mib = ours.anonymous_mib
+            say(f"{done}/{FLAT_CALLS} calls: {ours.anonymous_mib:.0f} MiB")
+        grown_mib = ours.anonymous_mib - before_mib
+    nan = float("nan")
+    what = f"memory grown by {done} calls of random lengths"
+    return Row(what, "MiB", grown_mib, nan, nan, "ours alone; aim + 60")
 
 
 STEADY_CONNECTIONS = (1, 4, 16, 64)

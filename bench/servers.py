@@ -17,6 +17,7 @@ from sie_testing.parts import minilm_folder
 
 ROOT = Path(__file__).resolve().parent.parent
 PEER_PYTHON = ROOT / ".venv-parity" / "bin" / "python"
+INFINITY_PYTHON = ROOT / ".venv-infinity" / "bin" / "python"
 READY_TIMEOUT_S = 120.0
 ENCODE = f"/v1/encode/{MINILM}"
 
@@ -28,6 +29,14 @@ class Server:
     process: subprocess.Popen[bytes]
     port: int
     log: Path
+
+    @property
+    def anonymous_mib(self) -> float:
+        """What it has now that is not a file's."""
+        for line in Path(f"/proc/{self.process.pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Anonymous:"):
+                return int(line.split()[1]) / 1024
+        raise LookupError(f"process {self.process.pid} has no `Anonymous`")
 
     @property
     def peak_rss_mib(self) -> float:
@@ -58,6 +67,16 @@ def peer_command(port: int) -> tuple[list[str], dict[str, str]]:
         raise FileNotFoundError(f"{PEER_PYTHON} is not there\n\nhint: `make bench` makes it")
     command = [str(PEER_PYTHON), "-m", "bench.peer", "--model", str(minilm_folder()), "--port", str(port)]
     return command, {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+
+
+def infinity_command(port: int) -> tuple[list[str], dict[str, str]] | None:
+    """None where its environment was not made."""
+    if not INFINITY_PYTHON.exists():
+        return None
+    command = [str(INFINITY_PYTHON), "-m", "bench.peer", "--library", "infinity"]
+    ours = {"PYTHONPATH": str(ROOT / "packages" / "sie-core" / "src")}  # for the wire alone
+    offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+    return [*command, "--model", str(minilm_folder()), "--port", str(port)], {**offline, "DO_NOT_TRACK": "1", **ours}
 
 
 def stub_command(port: int) -> tuple[list[str], dict[str, str]]:

@@ -59,6 +59,7 @@ install_locked() { # VENV LOCK…
 install_ours() { # VENV PACKAGE…
     local venv=$1 name words=()
     shift
+    if [ $# = 0 ]; then return; fi
     for name in "$@"; do words+=(-e "packages/sie-$name"); done
     "$venv/bin/uv" pip install -q --python "$venv/bin/python" --no-deps --no-index --no-build-isolation "${words[@]}"
     # Where PYTHONDONTWRITEBYTECODE is set nothing else would: every start would compile all that it imports.
@@ -111,6 +112,8 @@ lock() { # BIN
         -c requirements/dev.txt -o requirements/parity.txt
     "$1/uv" pip compile requirements/spans.in "${words[@]}" --override requirements/overrides-parity.txt \
         -o requirements/spans.txt
+    "$1/uv" pip compile requirements/infinity.in "${words[@]}" --override requirements/overrides-parity.txt \
+        -o requirements/infinity.txt
 }
 
 command=$1
