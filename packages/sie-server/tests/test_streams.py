@@ -17,13 +17,13 @@ from sie_testing import tiny_bert
 SMALL_BYTES, LARGE_BYTES = 1 << 20, 1 << 30
 
 
-def graph(folder: Path, weights_bytes: int) -> Graph:
+def graph(folder: Path, weights_bytes: int, kind: type[Graph] = Graph) -> Graph:
     """Each token's position, doubled; it says of itself that it has so many bytes of weights."""
     positions = op.parameter(ov.PartialShape([-1]), ov.Type.i32)
     doubled = op.convert(op.add(positions, positions), "f32")
     checkpoint = open_checkpoint(tiny_bert.write(folder))
     shape = Shape(streams=2, threads=1, precision="f32")
-    return Graph({"doubled": doubled}, {POSITIONS: positions}, checkpoint, shape, weights_bytes=weights_bytes)
+    return kind({"doubled": doubled}, {POSITIONS: positions}, checkpoint, shape, weights_bytes=weights_bytes)
 
 
 def setting(of: Graph, name: str) -> Any:
@@ -58,3 +58,24 @@ def test_batches_at_the_same_time_get_their_own_answers(tmp_path: Path, weights_
     made.close()
 
     assert wrong == []
+
+
+class NoSecond(Graph):
+    """One for whose second copy there is no memory."""
+
+    def _compile(self, model: Any, shape: Shape, *, streams: int) -> list[Any]:
+        if streams == 1:
+            raise RuntimeError("Failed to allocate 44040192 bytes\nat src/plugins")
+        return super()._compile(model, shape, streams=streams)
+
+
+def test_a_second_copy_that_cannot_be_made_is_told_in_the_log_and_the_first_answers(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = graph(tmp_path, SMALL_BYTES, NoSecond)
+    made.settle()
+    (record,) = caplog.records
+
+    assert record.__dict__["fields"] == {"error": "RuntimeError", "reason": "Failed to allocate 44040192 bytes"}
+    assert made.memory_bytes == SMALL_BYTES
+    assert made.run(plan_batch(pack([np.zeros(3, np.int32)])), stream=0)["doubled"][:3].tolist() == [0, 2, 4]

@@ -5,6 +5,7 @@ has it); no `CACHE_DIR`, which would write a copy of the checkpoint. Of a small 
 threads do more together than one stream of all; of a large one as much, and alone half as much.
 """
 
+import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,6 +20,9 @@ from sie_server.models.checkpoint import Checkpoint
 from sie_server.models.ops.openvino.device import c_library, core, ov
 from sie_server.models.ops.plan import Feed, Plan, plan_batch
 from sie_server.models.tokens import pack
+from sie_server.observability import EVENT_NOT_WIDENED
+
+logger = logging.getLogger("sie.models")
 
 _FORGET_EVERY_S: Final = 0.02
 
@@ -122,7 +126,13 @@ class Graph:
         self._requests = self._wide = []
 
     def _widen(self, model: Any, shape: Shape) -> None:
-        self._wide = self._compile(model, shape, streams=1)
+        try:
+            self._wide = self._compile(model, shape, streams=1)
+        except (
+            Exception
+        ) as error:  # the first copy answers without it; a thread's own word would be raw lines on stderr
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning(EVENT_NOT_WIDENED, extra={"fields": {"error": type(error).__name__, "reason": reason}})
 
     def _compile(self, model: Any, shape: Shape, *, streams: int) -> list[Any]:
         """One request for each of the caller's streams, on a graph of `streams`, after a small batch on each at once.
