@@ -128,9 +128,8 @@ class Graph:
     def _widen(self, model: Any, shape: Shape) -> None:
         try:
             self._wide = self._compile(model, shape, streams=1)
-        except (
-            Exception
-        ) as error:  # the first copy answers without it; a thread's own word would be raw lines on stderr
+        except Exception as error:  # the first copy answers without it
+            # A thread's own word would be raw lines on stderr.
             reason = str(error).strip().partition("\n")[0]
             logger.warning(EVENT_NOT_WIDENED, extra={"fields": {"error": type(error).__name__, "reason": reason}})
 
