@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import inprocess, machine, measures, plot
+from bench import download, inprocess, machine, measures, plot
 from bench.cases import DEFAULT_CASES, Case
 from bench.measures import FULL, QUICK, Row
 from sie_testing.cluster import fill_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length")
+PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length", "download")
 
 
 def main() -> int:
@@ -45,6 +45,8 @@ def main() -> int:
             rows += measures.steadiness(effort, bucket, folder, _say)
         if "flat" in arguments.only:
             rows.append(measures.flat_memory(bucket, folder, _say))
+        if "download" in arguments.only:
+            rows += download.downloads(download.QUICK if arguments.quick else download.FULL, folder, _say)
     inside = inprocess.QUICK if arguments.quick else inprocess.FULL
     if "engine" in arguments.only:
         rows += inprocess.throughput(max(about.gflops.values()), inside, _say)
