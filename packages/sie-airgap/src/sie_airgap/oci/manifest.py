@@ -32,6 +32,7 @@ _FOREIGN = frozenset(
 
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_CHILDREN = 1000
+MAX_BLOB_BYTES = 1 << 50
 
 
 class Platform(Struct, frozen=True, omit_defaults=True):
@@ -133,6 +134,8 @@ def _check(found: tuple[Descriptor, ...], where: str) -> None:
             raise ValueError(f"{where}: {error}") from error
         if child.size < 0:
             raise ValueError(f"{where}: {child.digest} has a negative size: {child.size}")
+        if child.size > MAX_BLOB_BYTES:
+            raise ValueError(f"{where}: {child.digest} has a size that nothing has: {child.size:,} bytes")
         if child.urls or child.media_type in _FOREIGN:
             at = f" ({child.urls[0]})" if child.urls else ""
             raise ValueError(
