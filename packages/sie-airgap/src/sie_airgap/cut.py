@@ -123,7 +123,7 @@ def plan_archive(
 
 def _beside_bytes(cut: Cut) -> int:
     """Room for what stands beside a volume on its medium, with a parity volume to every volume, in whole steps."""
-    needed = len(readme(cut.lock, cut.lock_digest, cut.name, cut.volume_names * 2)) * 2 + len(start_script())
+    needed = len(readme(cut.lock, cut.lock_digest, cut.name, cut.names)) * 2 + len(start_script())
     needed += 2 * LINE_BYTES * len(cut.volumes)
     return needed + -needed % _BESIDE_STEP_BYTES
 

@@ -16,33 +16,43 @@ README_NAME = "README.txt"
 START_NAME = "start.sh"
 
 
-def readme(lock: Lock, digest: Digest, archive: str, volumes: Sequence[str]) -> str:
-    """The runbook, for one archive."""
+def readme(lock: Lock, digest: Digest, archive: str, names: Sequence[str]) -> str:
+    """The runbook, for one archive. `names`: of its volumes, and of its parity volumes."""
     chart = lock.charts[0].file if lock.charts else "CHART.tgz"
+    parity = [name for name in names if name.startswith("p")]
+    volumes = [name for name in names if not name.startswith("p")]
     return f"""{archive}: everything that a cluster without internet needs to serve these models
 
   lock     {digest}
-           (lock number {lock.serial}; read it aloud to whoever packed this: it is the identity of all of it)
-  volumes  {", ".join(volumes)}
+           (lock number {lock.serial}; have it read to you by whoever packed this: it is the identity of all of it)
+  volumes  {_ranged(volumes)}
+  parity   {_ranged(parity)}
   models   {_listed([f"{model.id} at {model.revision}, {sized(model.size_bytes)}" for model in lock.models])}
   images   {_listed([image.reference for image in lock.images])}
   charts   {_listed([one.file for one in lock.charts])}
   wheels   {len(lock.wheels)}
 
-Nothing here is ever changed or deleted by the steps below; every step may be run again and goes on where it
-stopped. The volumes may lie on several media, in any order; name all of them where MEDIA stands.
+Nothing here is ever changed or deleted by the steps below. Every step may be run again: it goes on where it stopped.
+The volumes may lie on several media, in any order, read-only. Name all of them where MEDIA stands, for example
+/media/disc1 /media/disc2; with one drive, copy {volumes[0]} and so on into one folder and name that.
 
-1. Check the media. Either of:
+1. Check the media, with nothing of ours:
 
      sha256sum -c SHA256SUMS
+
+   Is there a sie-airgap here? If not, {volumes[0]} brings it. This needs sh and Python 3.11 or later and no network:
+
+     sh start.sh --help
+
+   From then on say `sh start.sh` wherever `sie-airgap` stands below. Then hold every byte against the lock:
+
      sie-airgap verify MEDIA
 
-   The second names the file that a damaged byte belongs to. If there is no sie-airgap here yet:
+   Look at the digest of the lock that it prints: is it the one that you were told?
 
-     sh start.sh --help        makes a virtual environment from the wheels inside; then
-     sh start.sh verify MEDIA  and so on with every command below
-
-2. Put the content into a store on this side (or leave this out and say `--from MEDIA` below):
+{_when_damaged(parity, volumes)}
+2. Put the content into a store on this side (or leave this out, and say `--from MEDIA` in steps 3 and 4). With one
+   drive, run it once for each disc: what was taken is kept.
 
      sie-airgap unpack MEDIA --store airgap-store
 
@@ -50,7 +60,7 @@ stopped. The volumes may lie on several media, in any order; name all of them wh
 
      sie-airgap mirror weights s3://BUCKET/PREFIX/ --endpoint https://OBJECT-STORE
      sie-airgap mirror images REGISTRY/PATH
-     sie-airgap mirror chart  oci://REGISTRY/PATH      (or a folder)
+     sie-airgap mirror chart .                  puts {chart} here; or name oci://REGISTRY/PATH
 
 4. Write the values, and install:
 
@@ -64,6 +74,29 @@ stopped. The volumes may lie on several media, in any order; name all of them wh
 Exit codes: 0 done, 2 misused, 3 something is not what was locked, 4 something is missing, 5 unreachable,
 6 no permission, 7 no space, 8 belongs to another lock, 9 golden answers differ, 10 partly done: run it again.
 """
+
+
+def _when_damaged(parity: Sequence[str], volumes: Sequence[str]) -> str:
+    """What to do about a volume that is lost or damaged."""
+    ask = f"""ask for the volume by its name. On the connected side it is cut again alone, the same
+   bytes, with the --volume-size and --name of this archive:
+
+     sie-airgap pack FOLDER --only {volumes[-1]}
+"""
+    if not parity:
+        return f"   Is a volume lost or damaged? The others stay usable; {ask}"
+    return f"""   Is a volume lost or damaged? It is made again from {parity[0]} and the others; name all that there is,
+   the damaged one too, and afterwards the folder `repaired` beside the other media:
+
+     sie-airgap repair MEDIA -o repaired
+
+   Where too much is lost, {ask}"""
+
+
+def _ranged(names: Sequence[str]) -> str:
+    if len(names) <= 8:
+        return ", ".join(names) or "none"
+    return f"{names[0]} to {names[-1]}, {len(names)} of them"
 
 
 def _listed(lines: Sequence[str]) -> str:

@@ -1,22 +1,49 @@
 #!/bin/sh
 # Checks the volumes beside this script, installs the toolkit that they carry, and runs it:
 #   sh start.sh [--help | verify | unpack | …]
-# Needs sh and Python 3.11 or later, no network. START_HOME says where the environment goes (~/.sie-airgap).
+# Needs sh and Python 3.11 or later, no network; writes nothing here. START_HOME says where the environment goes
+# (~/.sie-airgap), PYTHON which Python makes it. Ends as sie-airgap does: 3 damaged, 4 missing, 7 no space.
 set -eu
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
-home=${START_HOME:-$HOME/.sie-airgap}
+home=${START_HOME:-${HOME:-.}/.sie-airgap}
 python=${PYTHON:-python3}
-"$python" - "$here" "$home" <<'PY'
-import hashlib, json, os, subprocess, sys, tarfile, venv
+if ! command -v "$python" > /dev/null 2>&1; then
+  printf 'error: there is no `%s` here; Python 3.11 or later is needed\n\n' "$python" >&2
+  printf 'hint: install it, or name it: PYTHON=/usr/local/bin/python3.12 sh start.sh\n' >&2
+  exit 4
+fi
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  printf 'error: `%s` is too old; Python 3.11 or later is needed\n  have  %s\n\n' "$python" "$("$python" -V 2>&1)" >&2
+  printf 'hint: name a later one: PYTHON=python3.12 sh start.sh\n' >&2
+  exit 4
+fi
+environment=$("$python" - "$here" "$home" <<'PY'
+import hashlib, json, os, re, shutil, subprocess, sys, tarfile, venv
 from pathlib import Path
 
-if sys.version_info < (3, 11):
-    have = sys.version.split()[0]
-    sys.exit(f"error: Python {have} is here, 3.11 or later is needed\n\nhint: PYTHON=python3.12 sh start.sh")
 here, home = Path(sys.argv[1]), Path(sys.argv[2])
-volumes = sorted(here.glob("v[0-9][0-9][0-9][0-9].tar"))
-if not volumes:
-    sys.exit(f"error: no volume beside start.sh in {here}")
+INTEGRITY, MISSING = 3, 4
+
+
+def fail(code, message, hint=None):
+    print(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), file=sys.stderr)
+    sys.exit(code)
+
+
+def say(text):
+    print(f"start.sh: {text}", file=sys.stderr)
+
+
+def index_of(path):
+    try:
+        with tarfile.open(path) as tar:
+            first = tar.next()
+            if first is None or first.name != "VOLUME.json" or first.size > 1 << 28:
+                raise ValueError("VOLUME.json is not its first member")
+            index = json.load(tar.extractfile(first))
+            return index["lock"], index["members"]
+    except (tarfile.TarError, ValueError, KeyError, TypeError, OSError) as error:
+        fail(INTEGRITY, f"{path} cannot be read: {error}", f"carry {path.name} again, or take it out of this folder")
 
 
 def digest(path):
@@ -27,59 +54,71 @@ def digest(path):
     return running.hexdigest()
 
 
-indexes = {}
-for path in volumes:
-    with tarfile.open(path) as tar:
-        first = tar.next()
-        indexes[path] = json.load(tar.extractfile(first))
-lock_digest = next(iter(indexes.values()))["lock"]
-environment = home / lock_digest.removeprefix("sha256:")[:16]
+volumes = sorted(here.glob("v[0-9][0-9][0-9][0-9].tar"))
+if not volumes:
+    fail(MISSING, f"no volume lies beside start.sh in {here}", "run it where v0001.tar is: the wheels are on that")
+indexes = {path: index_of(path) for path in volumes}
+locks = sorted({lock for lock, _ in indexes.values()})
+if len(locks) > 1 or not re.fullmatch("sha256:[0-9a-f]{64}", locks[0]):
+    fail(INTEGRITY, f"the volumes in {here} are of several archives: {', '.join(map(str, locks))}")
+(lock_digest,) = locks
+environment = home.absolute() / lock_digest.removeprefix("sha256:")[:16]
 done = environment / "installed"
+print(environment)
 if done.exists():
     sys.exit(0)
 
-sums = dict(reversed(line.split("  ", 1)) for line in (here / "SHA256SUMS").read_text().splitlines())
+say(f"lock {lock_digest}; is that what you were told?")
+sums_file = here / "SHA256SUMS"
+if not sums_file.exists():
+    fail(MISSING, f"{sums_file} is not there", "carry it again, it stands beside the volumes")
+sums = dict(line.split("  ", 1)[::-1] for line in sums_file.read_text().splitlines() if "  " in line)
 for path in volumes:
-    print(f"start.sh: checking {path.name}", file=sys.stderr)
+    say(f"checking {path.name}")
     want, have = sums.get(path.name), digest(path)
     if want != have:
-        sys.exit(f"error: {path} is damaged\n  want  sha256:{want}\n  have  sha256:{have}")
+        hint = f"carry {path.name} again; or leave it out of this folder, and `sie-airgap repair` may make it good"
+        fail(INTEGRITY, f"{path} is damaged\n  want  sha256:{want}\n  have  sha256:{have}", hint)
 
 
-def member(name):
-    for path, index in indexes.items():
-        for one in index["members"]:
+def member(name, want):
+    for path, (_, members) in indexes.items():
+        for one in members:
             if one["name"] == name:
                 with path.open("rb") as file:
                     file.seek(one["offset"])
-                    return file.read(one["size_bytes"])
-    sys.exit(f"error: {name} is on a volume that is not in {here}\n\nhint: the wheels are on the first volume")
+                    data = file.read(one["size_bytes"])
+                have = "sha256:" + hashlib.sha256(data).hexdigest()
+                if have != want:
+                    fail(INTEGRITY, f"{name} on {path} is not what was locked\n  want  {want}\n  have  {have}")
+                return data
+    fail(MISSING, f"{name} is on a volume that is not in {here}", "the wheels are on the first volumes")
 
 
-lock_bytes = member("airgap.lock")
-if "sha256:" + hashlib.sha256(lock_bytes).hexdigest() != lock_digest:
-    sys.exit(f"error: airgap.lock is not {lock_digest}")
-lock = json.loads(lock_bytes)
+lock = json.loads(member("airgap.lock", lock_digest))
 if not lock["wheels"]:
-    sys.exit("error: no wheels are in this archive\n\nhint: `sie-airgap lock --wheels FOLDER` on the connected side")
-wheels = environment / "wheels"
-wheels.mkdir(parents=True, exist_ok=True)
-for wheel in lock["wheels"]:
-    data = member("blobs/sha256/" + wheel["digest"].removeprefix("sha256:"))
-    if "sha256:" + hashlib.sha256(data).hexdigest() != wheel["digest"]:
-        sys.exit(f"error: {wheel['file']} is not {wheel['digest']}")
-    (wheels / wheel["file"]).write_bytes(data)
-print(f"start.sh: installing {len(lock['wheels'])} wheels into {environment}", file=sys.stderr)
+    fail(MISSING, "no wheels are in this archive", "`sie-airgap lock --wheels FOLDER` on the connected side")
+try:
+    shutil.rmtree(environment, ignore_errors=True)  # what an interrupted run left
+    wheels = environment / "wheels"
+    wheels.mkdir(parents=True)
+    for wheel in lock["wheels"]:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+!-]*\.whl", wheel["file"]):
+            fail(INTEGRITY, f"{wheel['file']!r} is not the name of a wheel")
+        data = member("blobs/sha256/" + wheel["digest"].removeprefix("sha256:"), wheel["digest"])
+        (wheels / wheel["file"]).write_bytes(data)
+except OSError as error:
+    fail(7 if error.errno == 28 else 6, f"{environment}: {error.strerror}", "START_HOME=/elsewhere sh start.sh")
+say(f"installing {len(lock['wheels'])} wheels into {environment}")
 try:
     venv.create(environment, with_pip=True)
-except (ImportError, subprocess.CalledProcessError) as error:
-    sys.exit(f"error: {sys.executable} makes no virtual environments: {error}\n\nhint: install python3-venv")
+except (ImportError, OSError, subprocess.CalledProcessError) as error:
+    fail(MISSING, f"{sys.executable} makes no virtual environments: {error}", "install python3-venv")
 pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
-subprocess.run([*pip, "--no-index", "--find-links", wheels, "sie-airgap[s3,gcs]"], check=True, stdout=sys.stderr)
+pip += ["--no-index", "--find-links", str(wheels), "sie-airgap[s3,gcs]"]
+if subprocess.run(pip, stdout=sys.stderr, env={**os.environ, "PIP_CONFIG_FILE": os.devnull}).returncode:
+    fail(MISSING, f"pip cannot install from {wheels}", f"are there wheels for Python {sys.version.split()[0]}? PYTHON=…")
 done.touch()
 PY
-first=$(ls "$here"/v[0-9][0-9][0-9][0-9].tar | head -n 1)
-read_lock='import json, sys, tarfile
-tar = tarfile.open(sys.argv[1])
-print(json.load(tar.extractfile(tar.next()))["lock"].removeprefix("sha256:")[:16])'
-exec "$home/$("$python" -c "$read_lock" "$first")/bin/sie-airgap" "$@"
+)
+exec "$environment/bin/sie-airgap" "$@"

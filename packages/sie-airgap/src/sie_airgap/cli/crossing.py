@@ -124,13 +124,16 @@ def verify(
         findings += guard.findings(lambda: guard.check(folder, there))
     else:
         media = read_media([Path(one) for one in what])
+        there = media.lock
+        console.note(f"{media.archive}, lock number {there.serial}, {media.lock_digest}")
         _tell_notes(media, console)
         findings = verify_media(media, progress=console.progress)
         if lock is not None and lock_digest(lock) != media.lock_digest:
             findings.append(_other_lock(media, lock_digest(lock)))
         findings += guard.findings(lambda: guard.check(media, media.lock))
     raise_all(findings)
-    console.data(f"{', '.join(what)}: every byte is what was locked", {"verified": list(what), "findings": 0})
+    facts = {"verified": list(what), "findings": 0, "lock": lock_digest(there)}
+    console.data(f"{', '.join(what)}: every byte is what was locked", facts)
 
 
 def _other_lock(media: Media, want: str) -> Expected:
