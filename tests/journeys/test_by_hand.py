@@ -27,7 +27,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
 
 @pytest.mark.parametrize("version", ["installed", pytest.param("0.36.2", marks=pytest.mark.hub_versions)])
 def test_download_and_sync_by_hand_end_in_a_first_vector_that_is_said_to_be_unverified(
-    version: str, tmp_path: Path, server: Seaweed, hub_of
+    version: str, tmp_path: Path, server: Seaweed, hub_of, airgap
 ) -> None:
     """With 0.36.2 the command is `huggingface-cli`, as the guide has it; both bring blobs along, and links to them."""
     client = installed_client() if version == "installed" else older_client(version)
@@ -54,3 +54,8 @@ def test_download_and_sync_by_hand_end_in_a_first_vector_that_is_said_to_be_unve
     assert (model["revision"], model["verified"]) == (COMMIT, False)
     assert f"`{MINILM}` is served unverified: nothing vouches for its 12 files" in log
     assert f"`sie-airgap verify {url} --write-manifest` adopts what is there" in log
+
+    airgap("verify", url, "--write-manifest", cwd=tmp_path, env=env)
+    with worker(tmp_path, bucket=url, env=env) as served:
+        (model,) = [one for one in httpx2.get(f"{served.url}/v1/models").json()["models"] if one["name"] == MINILM]
+    assert (model["verified"], model["adopted"]) == (False, True)

@@ -200,7 +200,7 @@ def test_errors_are_events_where_events_are_asked_for(airgap: Run, archive: Path
         (["pack", "media", "--store", "store", "--volume-size", "big"], 2, "dvd"),
         (["pack", "media", "--store", "nowhere"], 4, "snapshot"),
         (["unpack", "nowhere"], 4, "nowhere"),
-        (["verify", "file:///nowhere/at/all"], 4, "current"),
+        (["verify", "file:///nowhere/at/all"], 4, "no models are in file:///nowhere/at/all"),
         (["why", "org/smal", "--from", "store"], 4, "org/small"),
         (["golden", "record", "--url", "http://127.0.0.1:1", "--store", "store"], 5, "127.0.0.1:1"),
         (["golden", "record", "--url", "localhost", "--store", "store"], 2, "--url is `localhost`: want `http://"),

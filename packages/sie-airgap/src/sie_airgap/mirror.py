@@ -84,7 +84,7 @@ def plan_weights(
         Drift: the bucket holds a later lock.
     """
     _check_complete(lock, blobs)
-    _refuse_older(lock, store, left=_left(store) if rolled_back else None)
+    refuse_older(lock, store, left=_left(store) if rolled_back else None)
     held = {} if replace else _held(store)
     copies: list[Copy] = []
     for model in lock.models:
@@ -119,7 +119,7 @@ def mirror_weights(
     _check_complete(lock, blobs)
     store = PatientBucket(bucket, say=progress.say, wait=wait)
     left = _left(store) if rolled_back else None
-    _refuse_older(lock, store, left=left)
+    refuse_older(lock, store, left=left)
     held = {} if replace else _held(store)
     copies: list[Copy] = []
     with progress.task("mirror weights", sum(model.size_bytes for model in lock.models)) as task:
@@ -136,7 +136,22 @@ def mirror_weights(
             )
             copies += _copies(model, plan, held)
             held |= _names(model)
-    _refuse_older(lock, store, left=left)
+    return seal(lock, store, tuple(copies), signatures=signatures, left=left)
+
+
+def seal(
+    lock: Lock,
+    store: PatientBucket,
+    copies: tuple[Copy, ...],
+    *,
+    signatures: bytes | None = None,
+    left: Digest | None = None,
+) -> Mirrored:
+    """What comes after the manifests of all of a lock's models: refs, the lock, and what says which lock it is.
+
+    Raises `Drift` when another mirror has brought a later lock; `left`: the one that is left behind on purpose.
+    """
+    refuse_older(lock, store, left=left)
     for model in lock.models:
         upload_ref(store, model.manifest)
     digest = lock_digest(lock)
@@ -145,8 +160,8 @@ def mirror_weights(
     write(store, lock_file(digest), encode_lock(lock))
     # Last: whoever reads it finds the lock, and all that the lock names.
     write(store, CURRENT_FILE, digest.encode())
-    _refuse_older(lock, store, left=left)
-    return _told(lock, store, tuple(copies))
+    refuse_older(lock, store, left=left)
+    return _told(lock, store, copies)
 
 
 def locks_in_bucket(store: Store) -> Iterator[Lock]:
@@ -231,7 +246,7 @@ def _left(store: Store) -> Digest | None:
         return None
 
 
-def _refuse_older(lock: Lock, store: Store, *, left: Digest | None) -> None:
+def refuse_older(lock: Lock, store: Store, *, left: Digest | None = None) -> None:
     """A bucket never goes back to an older lock unnoticed. `left`: what it is taken back from on purpose."""
     if read(store, CURRENT_FILE) is None:
         return

@@ -3,7 +3,8 @@
 `handfilled` decides what it means. Nothing is written, and no weights are read but their headers.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from sie_core.artifacts import handfilled, hf_layout
@@ -33,8 +34,39 @@ def pieces_of(store: Store, repo: ModelId, *, expected: Revision | None = None) 
         TrustError: `refs/main` holds no commit, or a file has a name that must never become a path on disk.
         TransferError: of the store.
     """
+    listing = list(store.list(f"{cache_folder(repo)}/"))
+    with _names_checked(store, repo):
+        if not listing:
+            return _folder(store, repo)
+        revision = main_of(store, repo) or _only_commit(store, repo, listing, expected)
+        return _cached(store, repo, revision, listing)
+
+
+def pieces_at(store: Store, repo: ModelId, revision: Revision) -> Pieces:
+    """The files of that commit, whatever ref there is. Raises as `pieces_of`, and `NotThere` for none of them."""
+    listing = list(store.list(f"{cache_folder(repo)}/"))
+    with _names_checked(store, repo):
+        folder = None if listing else _folder(store, repo)
+        if folder is not None and folder.revision == revision:
+            return folder
+        return _cached(store, repo, revision, listing)
+
+
+def models_in(store: Store) -> tuple[ModelId, ...]:
+    """Every model of which anything is there, in either layout, sorted. Reads the whole listing."""
+    found = set()
+    for stat in store.list(""):
+        folder, metadata, _ = stat.name.partition(f"/{METADATA}")
+        model = hf_layout.model_of(stat.name) or (folder if metadata and folder.count("/") == 1 else None)
+        if model is not None:
+            found.add(ModelId(model))
+    return tuple(sorted(found))
+
+
+@contextmanager
+def _names_checked(store: Store, repo: ModelId) -> Iterator[None]:
     try:
-        return _pieces_of(store, repo, expected)
+        yield
     except ValueError as error:
         raise TrustError(
             f"a file of `{repo}` has a name that is refused",
@@ -44,15 +76,12 @@ def pieces_of(store: Store, repo: ModelId, *, expected: Revision | None = None) 
         ) from error
 
 
-def _pieces_of(store: Store, repo: ModelId, expected: Revision | None) -> Pieces | None:
-    listing = list(store.list(f"{cache_folder(repo)}/"))
-    if not listing:
-        return _folder(store, repo)
-    revision = main_of(store, repo) or _only_commit(store, repo, listing, expected)
+def _cached(store: Store, repo: ModelId, revision: Revision, listing: Sequence[Stat]) -> Pieces:
     tree = handfilled.read_tree(read(store, hf_layout.tree_file(repo, revision)))
     pieces = handfilled.pieces_of_cache(repo, revision, listing, tree)
     if not pieces.files:
-        raise _links_skipped(store, repo, revision) if pieces.blobs else _no_files(store, repo, revision, listing)
+        skipped = pieces.blobs and not handfilled.commits_in(repo, listing)
+        raise _links_skipped(store, repo, revision) if skipped else _no_files(store, repo, revision, listing)
     return pieces
 
 
@@ -138,7 +167,7 @@ def _links_skipped(store: Store, repo: ModelId, revision: Revision) -> NotThere:
 def _no_files(store: Store, repo: ModelId, revision: Revision, listing: Sequence[Stat]) -> NotThere:
     others = ", ".join(handfilled.commits_in(repo, listing)) or "none"
     return NotThere(
-        f"`{repo}` in {store.url} has no files of commit {revision}, which `refs/main` names; commits there: {others}",
+        f"`{repo}` in {store.url} has no files of commit {revision}; commits there: {others}",
         hint=DOWNLOAD_AGAIN,
     )
 
