@@ -8,6 +8,7 @@ from sie_core.catalog.refusals import refusals
 from sie_core.catalog.spec import ModelSpec
 
 ARCHITECTURES: Final[Mapping[str, str]] = {
+    "bart": "entailment",
     "bert": "bert_family",
     "clip": "vision",
     "deberta-v2": "deberta",

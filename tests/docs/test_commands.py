@@ -11,9 +11,11 @@ import shlex
 import subprocess
 
 import click
+import msgspec
 import pytest
 import yaml
 
+from sie_airgap.policy import Policy, parse_policy
 from sie_core.catalog.reading import parse_spec
 from sie_core.settings import DROPPED, NAMES
 
@@ -160,14 +162,22 @@ def test_every_variable_in_a_document_is_known(pages):
     assert wrong == []
 
 
-def test_every_yaml_block_is_a_spec_or_values_that_the_chart_takes(blocks, root):
+def test_the_default_policy_in_a_document_is_the_default(blocks):
+    (shown,) = [block for block in blocks if block.language == "yaml" and "excuses: []" in block.text]
+
+    assert yaml.safe_load(shown.text) == msgspec.json.decode(msgspec.json.encode(Policy()))
+
+
+def test_every_yaml_block_is_a_spec_a_policy_or_values_that_the_chart_takes(blocks, root):
     """Values are held against the closed schema, so a key that the chart does not have is named."""
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((root / "charts" / "sie-cluster" / "values.schema.json").read_text(encoding="utf-8"))
     for block in blocks:
         if block.language == "yaml":
             content = yaml.safe_load(block.text)
-            if "id" in content:
+            if "excuses" in content:
+                parse_policy(block.text.encode(), where=block.where)
+            elif "id" in content:
                 parse_spec(block.text, where=block.where)
             else:
                 jsonschema.Draft7Validator(schema).validate(content)

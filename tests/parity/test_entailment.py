@@ -41,7 +41,19 @@ DEBERTA = {
     "position_biased_input": False,
 }
 MODERN = {"bos_token_id": 2, "cls_token_id": 2, "eos_token_id": 3, "sep_token_id": 3, "local_attention": 8}
+BART = {
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 40,
+    "decoder_layers": 3,
+    "decoder_attention_heads": 2,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 3,
+    "forced_eos_token_id": None,
+}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "bart": ("Bart", BART),
+    "bart, scaled": ("Bart", BART | {"scale_embedding": True, "decoder_start_token_id": 2}),
     "bert": ("Bert", {}),
     "deberta-v2": ("DebertaV2", DEBERTA),
     "modernbert": ("ModernBert", MODERN),
@@ -142,8 +154,19 @@ def test_a_wrong_logit_and_a_wrong_template_are_noticed(
     assert difference(ours(load_model(SPEC, folder)), wanted) > 100 * WITHIN
 
 
-def test_one_by_one_is_together(load_model: Load, save: Save) -> None:
-    model = load_model(SPEC, save())
+@pytest.mark.parametrize("wrong", [{"decoder_start_token_id": 5}, {"scale_embedding": True}, {"decoder_layers": 2}])
+def test_a_decoder_that_begins_otherwise_is_noticed(load_model: Load, save: Save, wrong: dict[str, Any]) -> None:
+    folder = save("bart")
+    wanted = theirs(folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | wrong))
+
+    assert difference(ours(load_model(SPEC, folder)), wanted) > 10 * WITHIN
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_one_by_one_is_together(load_model: Load, save: Save, kind: str) -> None:
+    model = load_model(SPEC, save(kind))
     prepared = model.prepare(Extract(TEXTS, labels=LABELS))
 
     alone = [model.run([one], stream=0)[0].logits for one in prepared]

@@ -3,6 +3,8 @@
 Gigabytes are written once, and a run takes minutes: `make parity-large`.
 """
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -162,3 +164,32 @@ def test_bge_m3_multivector(m3: list[Output], m3_hidden: list[tuple[np.ndarray, 
     for output, (_, hidden) in zip(m3, m3_hidden, strict=True):
         assert output.multivector is not None
         assert difference(output.multivector, units(hidden[1:] @ weight.T + bias)) <= WITHIN
+
+
+LOADING = """
+import sys
+from pathlib import Path
+
+from bench.shapes import SPECS
+from sie_server import machine
+from sie_server.models import build
+
+said = []
+import sie_server.models.ops.openvino  # what stays whatever is loaded
+machine.give_back()
+before = machine.anonymous_bytes()
+model = build.load(SPECS[sys.argv[1]], Path(sys.argv[2]), precision="f32", streams=2, threads=1, take=said.append)
+model.settle()
+machine.give_back()
+print(said[0], machine.anonymous_bytes() - before)
+"""
+
+
+@pytest.mark.parametrize("name", ["e5-base-v2", "mxbai-rerank-large-v1", "bge-m3"])
+def test_no_more_memory_is_taken_than_was_predicted(name: str) -> None:
+    """And not much less: what is kept free for one model is kept from others."""
+    folder = write(name, SHAPES / name)
+    done = subprocess.run([sys.executable, "-c", LOADING, name, folder], capture_output=True, text=True, check=True)
+    predicted, taken = map(int, done.stdout.split())
+
+    assert predicted / 1.3 < taken <= 1.02 * predicted

@@ -189,7 +189,7 @@ def test_what_distilbert_calls_its_width_is_one() -> None:
 
 @pytest.mark.parametrize("model_type", ["gpt2", "roformer", ""])
 def test_an_architecture_that_is_not_served_is_named(model_type: str) -> None:
-    with pytest.raises(ValueError, match=f"`model_type` in `config.json` is `{model_type}`: supported are `bert`"):
+    with pytest.raises(ValueError, match=f"`model_type` in `config.json` is `{model_type}`: supported are `bart`"):
         derived(config={"model_type": model_type})
 
 

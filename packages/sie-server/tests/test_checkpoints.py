@@ -8,16 +8,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sie_server.models.calls import LoadError
+from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import (
     INDEX,
     PICKLED,
     PICKLED_INDEX,
     SINGLE,
-    WeightsBytes,
     open_checkpoint,
     open_tensors,
-    weights_bytes,
 )
 from sie_testing import tiny_bert
 from sie_testing.tiny_bert import Stored, write_safetensors
@@ -224,14 +222,31 @@ def test_names_and_shapes_are_known_without_reading(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("precision", "each"), [("f32", 4), ("bf16", 2)])
-def test_what_a_model_will_take_is_its_matrices_and_not_its_tables(tmp_path: Path, precision: str, each: int) -> None:
+def test_what_a_model_will_take_is_its_matrices_and_not_its_tables(
+    tmp_path: Path, precision: Precision, each: int
+) -> None:
     folder = tiny_bert.write(tmp_path, dtype="F16")
     shapes = {name: array.shape for name, array in tiny_bert.weights(0)}
     tables = sum(rows * width for rows, width in (shapes[name] for name in shapes if name.endswith("gs.weight")))
     matrices = sum(shape[0] * shape[1] for shape in shapes.values() if len(shape) == 2) - tables
     others = sum(shape[0] for shape in shapes.values() if len(shape) == 1)
 
-    assert weights_bytes(folder, precision) == WeightsBytes(matrices * each + others * 4, tables * 2)  # type: ignore[arg-type]
+    found = open_checkpoint(folder).predicted(precision)
+    assert (found.computed, found.mapped) == (matrices * each + others * 4, tables * 2)
+
+
+def test_tensors_that_must_be_copied_are_predicted(tmp_path: Path) -> None:
+    """Here because they are not aligned."""
+    write_safetensors(tmp_path / SINGLE, {"a": TABLE})
+    header = (tmp_path / SINGLE).read_bytes()
+    size = int.from_bytes(header[:8], "little")
+    (tmp_path / SINGLE).write_bytes(
+        (size + 2).to_bytes(8, "little") + header[8 : 8 + size] + b"  " + header[8 + size :]
+    )
+    shifted = open_checkpoint(tmp_path)
+
+    assert np.array_equal(shifted.weight("a", (3, 4)).array, TABLE)
+    assert shifted.predicted("f32").copied == TABLE.nbytes
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])

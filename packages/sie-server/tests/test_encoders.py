@@ -233,7 +233,7 @@ def test_options_it_does_not_know_are_refused(model: LoadedModel, options: dict[
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"model_type": "gpt2"}, "`model_type` in `config.json` is `gpt2`: supported are `bert`"),
+        ({"model_type": "gpt2"}, "`model_type` in `config.json` is `gpt2`: supported are `bart`"),
         ({"hidden_act": "gelu_pytorch"}, "hidden_act"),
         ({"position_embedding_type": "relative_key"}, "`position_embedding_type` is `relative_key`"),
         ({"is_decoder": True}, "`is_decoder` is true"),

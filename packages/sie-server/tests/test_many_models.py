@@ -21,7 +21,6 @@ from sie_server.engine.engine import Limits
 from sie_server.engine.residency import Failed, Made, Resident, failure_of
 from sie_server.models import build
 from sie_server.models.calls import Encode, LoadError, Take
-from sie_server.models.checkpoint import weights_bytes
 from sie_testing import parts, tiny_bert
 from sie_testing.site import OTHER, REVISION, TINY, Site, catalog, spec
 from sie_testing.tiny import TinyModel
@@ -64,12 +63,19 @@ async def answered(site: Site, model_id: ModelId, text: str) -> Any:
     return np.float32(reply.json["items"][0]["dense"]["values"])
 
 
+def predicted(wanted: ModelSpec, folder: Path) -> int:
+    """What one takes, by the model's own word."""
+    said: list[int] = []
+    build.load(wanted, folder, precision="f32", streams=1, threads=1, take=said.append).close()
+    return said[0]
+
+
 class Crowded(Site):
     """A worker with memory for so many of the models; `loads` and `evicted` in their order."""
 
     def __init__(self, folders: dict[ModelId, Path], *, room_for: float, kept: tuple[ModelId, ...] = ()) -> None:
         self.loads: list[ModelId] = []
-        one_bytes = weights_bytes(folders[NAMES[0]], "f32").computed
+        one_bytes = predicted(SPECS[0], folders[NAMES[0]])
 
         def load(wanted: ModelSpec, say: Any, take: Take) -> Made:
             model = build.load(wanted, folders[wanted.id], precision="f32", streams=1, threads=1, take=take)
@@ -173,7 +179,7 @@ def test_a_genuine_model_loads_once_the_file_that_it_lacked_is_there(worker: Any
     def load(wanted: ModelSpec, say: Any, take: Any) -> Made:
         return Made(build.load(wanted, folder, precision="f32", streams=1, threads=1, take=take), REVISION, True)
 
-    site = worker(load, memory_bytes=10_000_000)
+    site = worker(load, memory_bytes=100_000_000)
     clock = site.engine.residency._clock = Clock()
     failed = site.load(spec())
     assert isinstance(failed, Failed)
@@ -388,8 +394,8 @@ async def main():
         predicted, measured, counted = claim.predicted_bytes, claim.measured_bytes, claim.size_bytes
         del resident, claim
         engine.unload(spec.id)
-        for thread in engine._unloading:
-            thread.join()
+        while engine.room.claims():
+            await asyncio.sleep(0)
         print(loaded - before, machine.anonymous_bytes() - before, predicted, measured, counted)
     engine.close()
 
@@ -406,8 +412,8 @@ def test_an_unloaded_model_gives_its_memory_back() -> None:
     rounds = [[int(number) for number in line.split()] for line in done.stdout.splitlines()]
 
     for taken, left, predicted, measured, counted in rounds[1:]:
-        assert taken > 0.8 * predicted
+        assert taken > 0.6 * predicted
         assert left < 0.25 * taken
-        # A small model has a second copy for lone calls; the rest is its tokenizer and its graph.
-        assert 1 < measured / predicted < 4
+        # With its tokenizer and the second copy that a small model has for lone calls.
+        assert 0.5 < measured / predicted < 1.1
         assert counted >= measured

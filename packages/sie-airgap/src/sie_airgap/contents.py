@@ -41,13 +41,14 @@ def _all(lock: Lock) -> Iterator[Content]:
         yield Content(chart.digest, chart.size_bytes, f"chart `{chart.file}`")
     for image in lock.images:
         for blob in image.blobs:
-            yield Content(blob.digest, blob.size_bytes, f"{_kind(blob.media_type)} of image `{image.reference}`")
+            yield Content(blob.digest, blob.size_bytes, f"{kind_of_blob(blob.media_type)} of image `{image.reference}`")
     for model in lock.models:
         for file in model.files:
             yield Content(file.digest, file.size_bytes, f"`{file.path}` of `{model.id}`")
 
 
-def _kind(media_type: str) -> str:
+def kind_of_blob(media_type: str) -> str:
+    """What a blob of an image is, in a word."""
     if "index" in media_type or "manifest" in media_type:
         return "manifest"
     return "config" if "config" in media_type or "container.image" in media_type else "layer"

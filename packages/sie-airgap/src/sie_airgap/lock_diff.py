@@ -136,6 +136,8 @@ def _images(before: Sequence[LockedImage], now: Sequence[LockedImage]) -> Iterat
                 told = f"{_blob(was.digest, _size(was))} → {_blob(is_now.digest, _size(is_now))}"
                 yield Change("~", "image", name, told, before=was.digest, after=is_now.digest)
             yield from _field("image", name, "platforms", _text(tuple(was.platforms)), _text(tuple(is_now.platforms)))
+            signed = [tuple(one.digest for one in image.referrers) for image in (was, is_now)]
+            yield from _field("image", name, "referrers", _text(signed[0]), _text(signed[1]))
             yield from _field("image", name, "named by", _text(was.why), _text(is_now.why))
             yield from _field("image", name, "referred to by", _referrers(was), _referrers(is_now))
 

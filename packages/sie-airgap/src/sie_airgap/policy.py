@@ -119,6 +119,7 @@ _SECTIONS: Mapping[str, type[Struct]] = {"licences": Licences, "sizes": Sizes, "
 def parse_policy(data: bytes, *, where: str) -> Policy:
     """Raises `ValueError` naming the file, the key and what was wanted; a misspelt key with the nearest known one."""
     try:
+        _check_once(yaml.compose(data, Loader=yaml.SafeLoader), where)
         tree: Any = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{where} is not YAML: {error}") from error
@@ -136,6 +137,25 @@ def parse_policy(data: bytes, *, where: str) -> Policy:
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
     return policy
+
+
+def _check_once(tree: Any, where: str) -> None:
+    """Of two values for one key YAML takes the last and says nothing; in a policy the first may be the one meant."""
+    todo, looked = [tree], set[int]()
+    while todo:
+        node = todo.pop()
+        if id(node) in looked or not isinstance(node, yaml.CollectionNode):
+            continue
+        looked.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += node.value
+            continue
+        seen: set[str] = set()
+        for key, below in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise ValueError(f"{where}, line {key.start_mark.line + 1}: `{key.value}` stands here a second time")
+            seen.add(str(key.value))
+            todo.append(below)
 
 
 def _check_keys(tree: Mapping[Any, Any], kind: type[Struct], where: str, prefix: str) -> None:

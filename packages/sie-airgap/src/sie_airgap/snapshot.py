@@ -1,11 +1,11 @@
-"""Fetch what the store lacks of a lock: model files from the hub, image blobs from where images are read.
+"""Fetch what the store lacks of a lock: model files from this disk or the hub, image blobs from where images are read.
 
 Files come in ranges, several at a time, hashed as they come and journalled, so that a run that was killed
 fetches at most one range a stream again. What the lock has by digest only (wheels, charts) was put into the
 store when locking. The store gets the lock last: a store that has one is whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,9 +14,10 @@ from typing import BinaryIO
 from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.blobs import BlobFolder, fill, held, need_space, write_lock
 from sie_airgap.contents import contents
+from sie_airgap.disk_source import DiskSource, copy_all
 from sie_airgap.failures import Incomplete
 from sie_airgap.patience import Patience, Wait, patiently
-from sie_airgap.progress import Progress, Task
+from sie_airgap.progress import Progress, Task, counted, sized
 from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.artifacts.hf_layout import snapshot_file
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedFile, LockedImage, LockedModel
@@ -62,11 +63,13 @@ def snapshot(
     hub: Hub,
     open_blob: OpenImageBlob,
     progress: Progress,
+    source: DiskSource | None = None,
     wait: Wait | None = None,
 ) -> Missing:
     """Bring the store to the lock; what there was to fetch. A second run fetches nothing.
 
     Args:
+        source: where model files may lie already; the hub is asked for what is not there.
         wait: waits until what passes has passed; a test does not. None: sleeps.
 
     Raises:
@@ -78,7 +81,7 @@ def snapshot(
     need_space(store.root, todo.size_bytes - store.arrived_bytes)
     with held(store.root):
         with progress.task("snapshot", todo.size_bytes) as task:
-            for model, file in todo.files:
+            for model, file in _not_copied(todo, store, source, task, progress):
                 task.at(f"{model.id} {file.path}")
                 patience = Patience(say=progress.say, wait=wait)
                 _fetch(hub, model, file, store.path(file.digest), task, patience)
@@ -89,6 +92,21 @@ def snapshot(
         # Last: a store with a lock is whole.
         write_lock(store.root / LOCK_NAME, lock)
     return todo
+
+
+def _not_copied(
+    todo: Missing, store: BlobFolder, source: DiskSource | None, task: Task, progress: Progress
+) -> Sequence[tuple[LockedModel, LockedFile]]:
+    """Which files are not on this disk, after those that are have been copied."""
+    if source is None:
+        return todo.files
+    task.at(str(source.folder))
+    left = copy_all(source, todo.files, store.path, advance=task.advance)
+    copied = [file.size_bytes for one in todo.files if one not in left for file in one[1:]]
+    progress.say(
+        f"{counted(len(copied), 'file')} copied from {source.folder}, {sized(sum(copied))}; {len(left)} were not there"
+    )
+    return left
 
 
 def _fetch(hub: Hub, model: LockedModel, file: LockedFile, target: Path, task: Task, patience: Patience) -> None:

@@ -43,6 +43,7 @@ VERBS = {
     "rollback": Verb("trusting", "Make a store be for an earlier lock again."),
     "trust": Verb("trusting", "Say whose signature a lock needs."),
     "why": Verb("reading", "Say why something is carried."),
+    "explain": Verb("reading", "Say all that is known of one thing in a lock."),
     "diff": Verb("reading", "Say what changed between two locks or archives."),
 }
 """In the order of the journey."""

@@ -9,6 +9,7 @@ import click
 from sie_airgap.blobs import BlobFolder, read_lock
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.cli.upstream import hub, image_source_option, lock_file_option
+from sie_airgap.disk_source import DiskSource
 from sie_airgap.oci.sources import Elsewhere, ImageSources
 from sie_airgap.progress import counted, sized
 from sie_airgap.settings import logins
@@ -21,19 +22,34 @@ from sie_core.artifacts.lock import LockedBlob, LockedImage, lock_digest
 @image_source_option
 @lock_file_option
 @store_option
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    metavar="PATH",
+    help="A hub cache, or a folder with models: what the lock names and is there is copied, checked; the hub is asked "
+    "for the rest.",
+)
 @dry_run_option
 @output_option
-def snapshot(elsewhere: tuple[Elsewhere, ...], lock_path: Path, store: Path, dry_run: bool, output: str) -> None:
+def snapshot(
+    elsewhere: tuple[Elsewhere, ...], lock_path: Path, store: Path, folder: Path | None, dry_run: bool, output: str
+) -> None:
     """Fetch what the store lacks of a lock, and check every byte of it.
 
-    Files come in ranges, and a run that was interrupted goes on where it was.
+    Files come in ranges, and a run that was interrupted goes on where it was. HF_ENDPOINT says where the hub is,
+    HF_TOKEN who asks, HTTPS_PROXY and NO_PROXY through which proxy; SSL_CERT_FILE or REQUESTS_CA_BUNDLE names your
+    own certificate authority. With --from, files are found by their content: any version's hub cache will do, and
+    nothing there is changed.
     """
     console = Console(output)
     locked, blobs = read_lock(lock_path), BlobFolder(store)
+    here = DiskSource(folder, say=console.note) if folder is not None else None
     if dry_run:
         todo = missing(locked, blobs)
         for model, file in todo.files:
-            console.note(f"fetch  {model.id} {file.path}  {sized(file.size_bytes)}")
+            verb = "copy " if here is not None and here.likely(model, file) else "fetch"
+            console.note(f"{verb}  {model.id} {file.path}  {sized(file.size_bytes)}")
         for image, blob in todo.blobs:
             console.note(f"fetch  {image.reference} {blob.digest[7:19]}  {sized(blob.size_bytes)}")
     else:
@@ -46,7 +62,7 @@ def snapshot(elsewhere: tuple[Elsewhere, ...], lock_path: Path, store: Path, dry
                     return _manifest(source.manifest(blob.digest).data, start)
                 return source.open(blob.digest, start=start)
 
-            todo = fetch_snapshot(locked, blobs, hub=hub(), open_blob=open_blob, progress=console.progress)
+            todo = fetch_snapshot(locked, blobs, hub=hub(), open_blob=open_blob, progress=console.progress, source=here)
     verb = "to fetch" if dry_run else "fetched"
     count = len(todo.files) + len(todo.blobs)
     text = f"{counted(count, 'file')} {verb}, {sized(todo.size_bytes)}; {store} is for {lock_digest(locked)}"

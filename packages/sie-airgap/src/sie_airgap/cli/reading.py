@@ -1,18 +1,22 @@
-"""The verbs that explain a lock: why, diff."""
+"""The verbs that explain a lock: why, explain, diff."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
 
-from sie_airgap.blobs import BlobFolder, lock_of, read_lock
+from sie_airgap.amounts import sized
+from sie_airgap.archive_plan import lay_out
+from sie_airgap.blobs import BlobFolder, Blobs, lock_of, read_lock
 from sie_airgap.cli.console import Console, from_option, is_store, lock_option, opened, output_option
+from sie_airgap.contents import contents
+from sie_airgap.explaining import Subject, find, likely, places
 from sie_airgap.failures import Incomplete
 from sie_airgap.lock_diff import difference, lines, weight
-from sie_airgap.media import read_media
-from sie_airgap.progress import sized
-from sie_core.artifacts.lock import Lock, LockedImage, LockedModel, lock_digest
-from sie_core.ids import nearest
+from sie_airgap.media import Media, read_media
+from sie_airgap.medium import MEDIA
+from sie_core.artifacts.digest import Digest
+from sie_core.artifacts.lock import Lock, encode_lock, lock_digest
 
 
 @click.command()
@@ -21,56 +25,83 @@ from sie_core.ids import nearest
 @lock_option
 @output_option
 def why(what: str, sources: tuple[Path, ...], lock_path: Path | None, output: str) -> None:
-    """Say why WHAT is carried: a model, an image, a file's path or a digest (its beginning is enough)."""
+    """Say why WHAT is carried, back to the value or the option that asked for it.
+
+    WHAT is a model, an image (`sie-server` is enough), a file's path, a chart, a wheel, or the beginning of a digest
+    or a commit. --lock alone looks into a lock without any store or archive.
+    """
     console = Console(output)
+    _, lock = _looked_into(sources, lock_path)
+    found = _found(lock, what)
+    told = [f"{one.kind} {one.name}: {reason}" for one in found for reason in one.why]
+    facts = [{"kind": one.kind, "name": one.name, "why": one.why} for one in found]
+    console.data("\n".join(told), {"what": what, "found": facts})
+
+
+@click.command()
+@click.argument("what")
+@from_option
+@lock_option
+@output_option
+def explain(what: str, sources: tuple[Path, ...], lock_path: Path | None, output: str) -> None:
+    """Say everything that is known of WHAT: where it is from, licence, sizes, digests, volumes, and who asked for it.
+
+    WHAT is a model, an image (`sie-server` is enough), a file's path, a chart, a wheel, or the beginning of a digest
+    or a commit. With --from and the media of an archive it says on which volumes WHAT is; otherwise on which it would
+    be. --lock alone looks into a lock without any store or archive.
+    """
+    console = Console(output)
+    blobs, lock = _looked_into(sources, lock_path)
+    volumes = _on_volumes(blobs) if isinstance(blobs, Media) else _would_be_on(lock)
+    present = None
+    if isinstance(blobs, BlobFolder):
+        present = {content.digest for content in contents(lock) if blobs.size(content.digest) is not None}
+    told, facts = [], []
+    for subject in _found(lock, what):
+        known = {**subject.facts, **places(subject, present=present, volumes=volumes)}
+        about = {"kind": subject.kind, "name": subject.name, "bytes": subject.size_bytes}
+        facts.append({**about, "facts": known, "why": subject.why})
+        width = max(len(label) for label in known)
+        rows = [*known.items(), *(("why", reason) for reason in subject.why)]
+        told.append("\n".join([f"{subject.kind} {subject.name}", *(f"  {k:{width}}  {v}" for k, v in rows)]))
+    console.data("\n\n".join(told), {"what": what, "lock": lock_digest(lock), "found": facts})
+
+
+def _looked_into(sources: tuple[Path, ...], lock_path: Path | None) -> tuple[Blobs | None, Lock]:
     if lock_path is not None and not sources:
-        lock = read_lock(lock_path)
-    else:
-        _, lock = opened(sources, lock_path)
-    reasons = list(_reasons(lock, what))
-    if not reasons:
-        known = [*(model.id for model in lock.models), *(image.reference for image in lock.images)]
-        near = nearest(what, known, most=1)
-        raise Incomplete(
-            f"the lock has no `{what}`", hint=f"did you mean `{near[0]}`?" if near else "`sie-airgap inspect` lists all"
-        )
-    console.data("\n".join(reasons), {"what": what, "why": reasons})
+        return None, read_lock(lock_path)
+    return opened(sources, lock_path)
 
 
-def _reasons(lock: Lock, what: str) -> Iterator[str]:
-    for model in lock.models:
-        yield from _model(model, what)
-    for image in lock.images:
-        yield from _image(image, what)
-    for chart in lock.charts:
-        if what in (chart.name, chart.file) or _begins(chart.digest, what):
-            yield f"chart {chart.file} ({chart.digest}): given with --chart"
-    for wheel in lock.wheels:
-        if what == wheel.file or _begins(wheel.digest, what):
-            yield f"wheel {wheel.file} ({wheel.digest}): found in the folder given with --wheels"
+def _found(lock: Lock, what: str) -> tuple[Subject, ...]:
+    found = find(lock, what)
+    if not found:
+        near = [f"`{name}`" for name in likely(lock, what)]
+        hint = f"did you mean {' or '.join(near)}?" if near else "`sie-airgap review` lists all models and images"
+        raise Incomplete(f"the lock has no `{what}`", hint=hint)
+    return found
 
 
-def _model(model: LockedModel, what: str) -> Iterator[str]:
-    asked = f"asked for by {', '.join(model.why)}"
-    if what in (model.id, model.repo):
-        yield f"model {model.id}: {asked}; `{model.ref}` of {model.repo} was {model.revision} when it was locked"
-    for file in model.files:
-        if what == file.path or _begins(file.digest, what):
-            yield f"{file.path} ({sized(file.size_bytes)}, {file.digest}) of model {model.id}: {asked}"
+def _on_volumes(media: Media) -> Mapping[str, Mapping[Digest, Sequence[str]]]:
+    on = {
+        digest: [placed.path.name for placed_here in at.values() for placed in placed_here]
+        for digest, at in media.pieces.items()
+    }
+    return {"on": on}
 
 
-def _image(image: LockedImage, what: str) -> Iterator[str]:
-    named = f"named by {'; '.join(image.why)}"
-    if what == image.reference or _begins(image.digest, what):
-        yield f"image {image.reference} ({image.digest}): {named}"
-    for blob in image.blobs:
-        if blob.digest != image.digest and _begins(blob.digest, what):
-            yield f"{blob.media_type} ({sized(blob.size_bytes)}) of image {image.reference}: {named}"
-
-
-def _begins(digest: str, what: str) -> bool:
-    hexed = what.removeprefix("sha256:")
-    return len(hexed) >= 8 and digest.removeprefix("sha256:").startswith(hexed)
+def _would_be_on(lock: Lock) -> Mapping[str, Mapping[Digest, Sequence[str]]]:
+    """The volumes of each medium, as `pack` would cut them."""
+    blobs = [(content.digest, content.size_bytes) for content in contents(lock)]
+    found = {}
+    for medium, size in MEDIA.items():
+        on: dict[Digest, list[str]] = {}
+        cut = lay_out(blobs, volume_bytes=size.most_bytes, reserved_bytes=len(encode_lock(lock)))
+        for number, pieces in enumerate(cut, start=1):
+            for piece in pieces:
+                on.setdefault(piece.blob, []).append(f"volume {number} of {len(cut)}")
+        found[f"on {medium}, if packed"] = on
+    return found
 
 
 @click.command()

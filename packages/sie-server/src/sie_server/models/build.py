@@ -25,6 +25,7 @@ from sie_server.models.ops.adapted import AdaptedOps, Loras
 from sie_server.models.ops.protocol import Ops
 from sie_server.models.pictured import PICTURED, load_pictured
 from sie_server.models.static import load_static
+from sie_server.models.tokenizer_files import held_by_tokenizer
 from sie_server.models.tokenizing import load_tokenizer
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def load(
     at = folder / derived.folder
     if derived.architecture == STATIC:
         when_imported()
-        take(0)
+        take(held_by_tokenizer(at))
         return load_static(derived, at)
     if derived.architecture in PICTURED:
         return load_pictured(
@@ -113,7 +114,8 @@ def load(
     opened = open_engine(engine, device)
     when_imported()
     decided = opened.precision_for(precision)
-    take(opened.held_bytes(checkpoint.predicted(decided)))
+    held = opened.held_bytes(checkpoint.predicted(decided), made=backbone.made_bytes(config), streams=streams)
+    take(held + held_by_tokenizer(beside))
     heads = heads_of(derived, config_json, checkpoint, tokenizer.result)
 
     def network(loras: Loras) -> Network:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.pickled import read_pickled
+from sie_server.models.predicting import WeightsBytes
 from sie_server.models.safetensors_file import read_safetensors
 from sie_server.models.stored import Stored, contiguous, map_file
 
@@ -59,20 +60,6 @@ class Weight:
         if self.dtype == "BF16":
             return (self.array.astype(np.uint32) << np.uint32(16)).view(np.float32)
         return np.array(self.array, np.float32)
-
-
-@dataclass(frozen=True)
-class WeightsBytes:
-    """What a checkpoint will take, from its headers alone.
-
-    Attributes:
-        computed: of the matrices, in the precision they are multiplied in, and of all else but tables; held
-            while the model is.
-        mapped: of the tables that tokens and positions are looked up in, in the files: the kernel's to take back.
-    """
-
-    computed: int
-    mapped: int
 
 
 class Checkpoint:
@@ -118,6 +105,7 @@ class Checkpoint:
             computed=sum(stored.elements for _, stored in matrices) * _COMPUTED_BYTES[precision]
             + sum(stored.elements for _, stored in others) * _COMPUTED_BYTES["f32"],
             mapped=sum(stored.size_bytes for _, stored in tables),
+            copied=sum(stored.size_bytes for _, stored in tables | matrices | others if not stored.is_usable),
         )
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Weight:
@@ -170,7 +158,7 @@ class Checkpoint:
         last = sum((size - 1) * stride for size, stride in zip(stored.shape, strides, strict=True))
         count = last + 1 if stored.elements else 0
         flat = np.frombuffer(self._files[path], kind, count=count, offset=stored.start)
-        if stored.strides is None and flat.flags.aligned:
+        if stored.is_usable:
             return flat.reshape(stored.shape)
         if name not in self._copies:
             view = as_strided(flat, stored.shape, [stride * kind.itemsize for stride in strides], writeable=False)
@@ -228,15 +216,6 @@ def open_tensors(path: Path) -> Checkpoint:
         LoadError: it is not there, or is not what it says it is.
     """
     return _open([path])
-
-
-def weights_bytes(folder: Path, precision: Precision) -> WeightsBytes:
-    """What a model of the weights in `folder` will take, before it is loaded: only headers are read.
-
-    Raises:
-        LoadError: as `open_checkpoint`.
-    """
-    return open_checkpoint(folder).predicted(precision)
 
 
 def _open(paths: list[Path]) -> Checkpoint:

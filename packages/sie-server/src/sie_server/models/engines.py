@@ -9,10 +9,11 @@ from typing import Any, Literal, Protocol
 
 from sie_server.machine import Hardware
 from sie_server.models.calls import LoadError, Precision
-from sie_server.models.checkpoint import Checkpoint, WeightsBytes
+from sie_server.models.checkpoint import Checkpoint
 from sie_server.models.model import Network
 from sie_server.models.ops.plan import Plan
 from sie_server.models.ops.protocol import Ops
+from sie_server.models.predicting import WeightsBytes, openvino_bytes, torch_bytes
 
 EngineName = Literal["openvino", "torch"]
 Device = Literal["cpu", "cuda"]
@@ -26,18 +27,22 @@ class RecordingOps(Ops[Any], Protocol):
         ...
 
 
+class HeldBytes(Protocol):
+    def __call__(self, weights: WeightsBytes, *, made: int, streams: int, networks: int = 1) -> int: ...
+
+
 @dataclass(frozen=True)
 class Engine:
     """What computes.
 
     Attributes:
         precision_for: `auto` made definite; raises `LoadError` for one that it does not compute in.
-        held_bytes: of a checkpoint's bytes, those that a model of it holds beside the mapped files.
+        held_bytes: what networks of a checkpoint hold beside the mapped files; arguments as of `openvino_bytes`.
         ops: of a checkpoint, in a precision.
     """
 
     precision_for: Callable[[str], Precision]
-    held_bytes: Callable[[WeightsBytes], int]
+    held_bytes: HeldBytes
     ops: Callable[[Checkpoint, Precision], RecordingOps]
 
 
@@ -53,7 +58,7 @@ def open_engine(name: EngineName, device: Device) -> Engine:
         raise LoadError(f"device is `{device}` and the engine `openvino`: want `torch` there")
     from sie_server.models.ops.openvino import OpenvinoOps, precision_for
 
-    return Engine(precision_for, lambda bytes_: bytes_.computed, OpenvinoOps)
+    return Engine(precision_for, openvino_bytes, OpenvinoOps)
 
 
 def find_cuda() -> Hardware:
@@ -76,6 +81,6 @@ def _torch(device: Device) -> Engine:
     check_device(device)
     return Engine(
         lambda wanted: precision_for(wanted, device),
-        lambda bytes_: bytes_.computed + bytes_.mapped,
+        lambda weights, *, made, streams, networks=1: torch_bytes(weights, made=made),
         lambda checkpoint, decided: TorchOps(checkpoint, decided, device),
     )

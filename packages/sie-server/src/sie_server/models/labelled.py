@@ -24,6 +24,7 @@ from sie_server.models.heads.head import HIDDEN, Head
 from sie_server.models.heads.labelled_spans import LabelledSpans, LabelVectors
 from sie_server.models.model import LoadedModel, Network, OneNetwork
 from sie_server.models.tasks.spans import ExtractSpans
+from sie_server.models.tokenizer_files import held_by_tokenizer
 from sie_server.models.tokenizing import TextTokenizer, load_tokenizer
 
 _LABELS_NETWORK: Final = "token_rep_layer.labels_encoder.model."
@@ -153,15 +154,17 @@ def load_labelled(
         raise LoadError(f"a variant of `{spec.id}` has a LoRA: a model that reads labels apart takes none")
     config = (folder / derived.config).read_bytes()
     of_texts = spans.network_config(spans.completed(config, _config_of(base)))
-    tokenizer = load_tokenizer(
-        _beside(folder, base, borrowed=derived.borrowed), max_tokens=derived.max_tokens, lower_case=False
-    )
+    beside = _beside(folder, base, borrowed=derived.borrowed)
+    tokenizer = load_tokenizer(beside, max_tokens=derived.max_tokens, lower_case=False)
     of_labels = _beside(folder / (labels.tokenizer or ""), labels_base, borrowed=labels.tokenizer is None)
     labels_tokenizer = load_tokenizer(of_labels, max_tokens=labels.max_tokens, lower_case=False)
     opened = open_engine(engine, device)
     when_imported()
     decided = opened.precision_for(precision)
-    take(opened.held_bytes(checkpoint.predicted(decided)))
+    backbone = BACKBONES[derived.architecture]
+    made = backbone.made_bytes(backbone.read(of_texts))
+    held = opened.held_bytes(checkpoint.predicted(decided), made=made, streams=streams, networks=2)
+    take(held + held_by_tokenizer(beside) + held_by_tokenizer(of_labels))
 
     def network(architecture: str, said: bytes, outer: str, asked: AskedOfBackbone, head: Head) -> OneNetwork:
         backbone, ops = BACKBONES[architecture], opened.ops(checkpoint, decided)

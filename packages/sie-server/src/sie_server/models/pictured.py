@@ -24,6 +24,7 @@ from sie_server.models.ops.protocol import Ops
 from sie_server.models.pictures import PictureReader, load_pictures
 from sie_server.models.tasks.encode import EncodeTexts
 from sie_server.models.tasks.pictured import EncodePictured, Padding
+from sie_server.models.tokenizer_files import held_by_tokenizer
 from sie_server.models.tokenizing import SETTINGS, TextTokenizer, load_tokenizer
 from sie_server.models.tokens import TokenBatch
 
@@ -62,7 +63,8 @@ def load_pictured(
     opened = open_engine(engine, device)
     when_imported()
     decided = opened.precision_for(precision)
-    take(opened.held_bytes(checkpoint.predicted(decided)))
+    held = opened.held_bytes(checkpoint.predicted(decided), made=0, streams=streams, networks=2)
+    take(held + held_by_tokenizer(folder))
 
     def tower(build: Callable[[Ops[Any], VisionConfig], tuple[Any, Any]], warm: Plan | None) -> OneNetwork:
         ops = opened.ops(checkpoint, decided)

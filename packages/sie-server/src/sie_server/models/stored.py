@@ -55,6 +55,11 @@ class Stored:
         return math.prod(self.shape)
 
     @property
+    def is_usable(self) -> bool:
+        """Whether it can be used where it lies: aligned, and its elements one after another."""
+        return self.strides is None and self.start % ITEM_BYTES.get(self.dtype, 1) == 0
+
+    @property
     def size_bytes(self) -> int:
         """0 for a type that is not known."""
         return self.elements * ITEM_BYTES.get(self.dtype, 0)

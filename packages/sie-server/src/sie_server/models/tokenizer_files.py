@@ -16,8 +16,9 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers, processors
 
 from sie_core.catalog.derive import CONFIG
 from sie_server.models.calls import LoadError
+from sie_server.models.predicting import tokenizer_bytes
 from sie_server.models.tokenizer_settings import FILE, ROLES, SETTINGS, Settings, read_settings
-from sie_server.models.vocabularies import built
+from sie_server.models.vocabularies import VOCABULARIES, built
 
 _DEBERTA: Final = "DebertaV2Tokenizer"
 _DEBERTA_MODEL: Final = "deberta-v2"
@@ -41,6 +42,14 @@ def read_tokenizer(folder: Path) -> tuple[Any, Settings]:
     if settings.add_eos_token:
         _append_eos(tokenizer, folder, settings)
     return tokenizer, settings
+
+
+def held_by_tokenizer(folder: Path) -> int:
+    """What the tokenizer of the snapshot in `folder` will hold, in bytes; see `predicting`."""
+    path = folder / FILE
+    if path.is_file():
+        return tokenizer_bytes(path.read_bytes())
+    return tokenizer_bytes(None, sum((folder / one).stat().st_size for one in VOCABULARIES if (folder / one).is_file()))
 
 
 def _straight(path: Path) -> Any:

@@ -20,6 +20,7 @@ CONFIG: Final = "config.json"
 VOCAB: Final = "vocab.txt"
 BPE_VOCAB: Final = "vocab.json"
 MERGES: Final = "merges.txt"
+VOCABULARIES: Final = (VOCAB, BPE_VOCAB, MERGES)
 SENTENCEPIECE: Final = ("sentencepiece.bpe.model", "spm.model", "spiece.model", "tokenizer.model")
 
 

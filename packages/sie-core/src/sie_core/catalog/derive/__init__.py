@@ -55,6 +55,7 @@ from sie_core.catalog.spec import (
 __all__ = ["CONFIG", "STATIC", "Architecture", "Derived", "LabelNetwork", "Layer", "Reader", "derive"]
 
 Architecture = Literal[
+    "bart",
     "bert",
     "camembert",
     "clip",

@@ -160,6 +160,12 @@ def bucket(distance: NDArray[np.int32], buckets: int, farthest: int) -> NDArray[
     return found
 
 
+def made_bytes(config: DebertaConfig) -> int:
+    """Of the tables of distances, in float32: one a layer and kind."""
+    sizes = config.sizes
+    return 4 * sizes.layers * len(config.relative) * 2 * config.span * sizes.hidden
+
+
 def _embedded(ops: Ops[X], config: DebertaConfig, prefix: str) -> X:
     at, width, sizes = prefix + "embeddings.", config.embedding, config.sizes
     embedded = ops.gather(ops.weight(at + "word_embeddings.weight", (config.vocabulary, width)), ops.feed(IDS))

@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_server.models.backbones import bert, deberta, decoder, jina, modernbert, mpnet, rope
+from sie_server.models.backbones import bart, bert, deberta, decoder, jina, modernbert, mpnet, rope
 from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.ops.protocol import Ops
 
@@ -21,6 +21,7 @@ class Backbone:
         prefixes: what may stand before every tensor's name: checkpoints with a task's head have one.
         probe: the name, without prefix, of a tensor that every checkpoint of it has.
         adapt: a config as the spec wants it; raises `LoadError`.
+        made_bytes: of what is computed once of a config, and held while the network is.
     """
 
     read: Callable[[bytes], Any]
@@ -28,6 +29,7 @@ class Backbone:
     prefixes: tuple[str, ...]
     probe: str
     adapt: Callable[[Any, Asked], Any] = seen_both_ways
+    made_bytes: Callable[[Any], int] = lambda config: 0
 
     def prefix_in(self, names: Container[str], outer: str = "") -> str:
         """The one that a checkpoint's names have; the first where they have none, so that what is missing is named.
@@ -44,9 +46,12 @@ def _decoder(read: Callable[[bytes], Any]) -> Backbone:
 
 
 BACKBONES: Final[Mapping[str, Backbone]] = {
+    "bart": Backbone(bart.read_bart, bart.bart, ("", "model."), "encoder.layernorm_embedding.weight"),
     "bert": Backbone(jina.read_bert, jina.bert_or_jina, ("", "bert."), _WORDS),
     "camembert": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
-    "deberta-v2": Backbone(deberta.read_deberta, deberta.deberta, ("", "deberta."), _WORDS),
+    "deberta-v2": Backbone(
+        deberta.read_deberta, deberta.deberta, ("", "deberta."), _WORDS, made_bytes=deberta.made_bytes
+    ),
     "distilbert": Backbone(bert.read_distilbert, bert.bert, ("", "distilbert."), _WORDS),
     "electra": Backbone(bert.read_electra, bert.bert, ("", "electra."), _WORDS),
     "gemma3_text": _decoder(decoder.read_gemma3),

@@ -1,8 +1,8 @@
 """A logit for each label of a sequence: cross-encoders, and entailment.
 
-Follows the `…ForSequenceClassification` of transformers 5.23: the first token's hidden state through one linear
-layer and an activation, and through another to the labels. In the network and not after it: the rows are
-few, and gelu is not numpy's.
+Follows the `…ForSequenceClassification` of transformers 5.23: the first token's hidden state, or in BART the last's,
+through one linear layer and an activation, and through another to the labels. In the network and not after it: the rows
+are few, and gelu is not numpy's.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +17,7 @@ from sie_server.models.calls import LoadError
 from sie_server.models.config import activation_of, read_json
 from sie_server.models.heads.head import Pass, X
 from sie_server.models.heads.modernbert import ModernBertClassify, read_modernbert
-from sie_server.models.ops.plan import FIRST
+from sie_server.models.ops.plan import FIRST, LAST, Feed
 from sie_server.models.ops.protocol import Activation, Ops
 
 LOGITS: Final = "logits"
@@ -33,6 +33,7 @@ class _Config(msgspec.Struct, frozen=True):
     model_type: str
     hidden_size: int | None = None
     dim: int | None = None
+    d_model: int | None = None
     id2label: dict[str, str] | None = None
     num_labels: int = 2
     pooler_hidden_act: str = "gelu"
@@ -46,17 +47,20 @@ class Layers:
     Attributes:
         dense: the tensors' name of the first, without `.weight` and `.bias`; `classifier` of the second.
         activation: between them, as a configuration has it.
+        place: of the token that they are of, in each item.
     """
 
     dense: str
     activation: Callable[[_Config], Activation]
     classifier: str
+    place: Feed = FIRST
 
 
 _TANH: Final[Callable[[_Config], Activation]] = lambda config: "tanh"  # noqa: E731 - one of a table
 _ROBERTA: Final = Layers("classifier.dense", _TANH, "classifier.out_proj")
 
 LAYERS: Final[Mapping[str, Layers]] = {
+    "bart": Layers("classification_head.dense", _TANH, "classification_head.out_proj", LAST),
     "bert": Layers("bert.pooler.dense", _TANH, "classifier"),
     "camembert": _ROBERTA,
     "deberta-v2": Layers(
@@ -78,6 +82,7 @@ class Classify:
     Attributes:
         width: of the hidden state.
         labels: their names, in the logits' order.
+        place: as of `Layers`.
     """
 
     width: int
@@ -85,10 +90,11 @@ class Classify:
     activation: Activation
     classifier: str
     labels: tuple[str, ...]
+    place: Feed
 
     def build(self, ops: Ops[X], hidden: X) -> None:
-        first = ops.gather(hidden, ops.feed(FIRST))
-        pooled = _linear(ops, first, self.dense, self.width, self.width, activation=self.activation)
+        told = ops.gather(hidden, ops.feed(self.place))
+        pooled = _linear(ops, told, self.dense, self.width, self.width, activation=self.activation)
         ops.output(LOGITS, _linear(ops, pooled, self.classifier, self.width, len(self.labels)))
 
     def read(self, done: Pass) -> Sequence[NDArray[np.float32]]:
@@ -109,12 +115,12 @@ def read_classify(data: bytes) -> Classify | ModernBertClassify:
     if layers is None:
         known = ", ".join(f"`{name}`" for name in (*LAYERS, _MODERNBERT))
         raise LoadError(f"`model_type` is `{config.model_type}`: supported as classifiers are {known}")
-    width = config.hidden_size if config.hidden_size is not None else config.dim
+    width = next((one for one in (config.hidden_size, config.dim, config.d_model) if one is not None), None)
     if width is None:
         raise LoadError("`config.json` has no `hidden_size`")
     if config.pooler_hidden_size not in (None, width):
         raise LoadError(f"`pooler_hidden_size` is {config.pooler_hidden_size}: supported is `hidden_size`, {width}")
-    return Classify(width, layers.dense, layers.activation(config), layers.classifier, _labels(config))
+    return Classify(width, layers.dense, layers.activation(config), layers.classifier, _labels(config), layers.place)
 
 
 def _labels(config: _Config) -> tuple[str, ...]:

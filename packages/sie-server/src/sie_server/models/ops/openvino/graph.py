@@ -19,16 +19,13 @@ from sie_server.models.calls import Precision
 from sie_server.models.checkpoint import Checkpoint
 from sie_server.models.ops.openvino.device import c_library, core, ov
 from sie_server.models.ops.plan import Feed, Plan, plan_batch
+from sie_server.models.predicting import SMALL_BYTES
 from sie_server.models.tokens import pack
 from sie_server.observability import EVENT_NOT_WIDENED
 
 logger = logging.getLogger("sie.models")
 
 _FORGET_EVERY_S: Final = 0.02
-
-_SMALL_BYTES: Final = 100 * 2**20
-"""Weights up to which streams do more side by side, and a second copy is worth its memory: all-MiniLM-L6-v2 has 43
-MB, a BERT-base 340."""
 
 _WIDE_AT_MOST_TOKENS: Final = 64
 """What is kept per shape is kept per copy, so only short texts, which gain the most, go to the second."""
@@ -83,7 +80,7 @@ class Graph:
         # A part of a split is an output already; any other node has its first.
         results = [x if hasattr(x, "get_partial_shape") else x.output(0) for x in outputs.values()]
         model = ov.Model(results, list(feeds.values()), "encoder")
-        small = weights_bytes <= _SMALL_BYTES
+        small = weights_bytes <= SMALL_BYTES
         self._requests = self._compile(model, shape, streams=shape.streams if small else 1)
         self._wide: list[Any] = []
         self._widening: threading.Thread | None = None
