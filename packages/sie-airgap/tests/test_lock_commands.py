@@ -1,6 +1,7 @@
 """`lock` as an operator runs it twice: what stays, what moves, what is refused, and what each ends with."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,13 @@ import pytest
 from sie_airgap.blobs import read_lock
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock
+from sie_core.catalog.catalog import Catalog
 from sie_core.ids import Revision
+from sie_testing import parts
 from sie_testing.carried import FILES, Run
 from sie_testing.hub import Hub as Fake
+from sie_testing.hub import serving_hub
+from sie_testing.images import write_images
 
 SMALL = ["--model", "org/small"]
 BOTH = [*SMALL, "--model", "org/large"]
@@ -224,3 +229,67 @@ def test_what_strangers_wrote_moves_no_cursor(airgap: Run, tmp_path: Path) -> No
     code, _, err = airgap("why", "x", "--lock", path)
     assert code == 3
     assert "\x1b" not in err
+
+
+@pytest.mark.usefixtures("hub")
+def test_an_image_whose_tag_moved_stays_until_it_is_named(airgap: Run, tmp_path: Path) -> None:
+    """The chart is needed once: afterwards its images are looked up by the names in the lock."""
+    layout = tmp_path / "layout"
+    source = ["--image-source", f"ghcr.io/superlinked=oci:{layout}"]
+    chart = Path(__file__).parents[3] / "charts" / "sie-cluster"
+    write_images(layout)
+    assert airgap("lock", *SMALL, "--chart", chart, "--helm", parts.helm(), *source)[0] == 0
+    first = {image.reference: image.digest for image in lock_at(tmp_path).images}
+    shutil.rmtree(layout)
+    write_images(layout, padding_bytes=10)
+
+    assert airgap("lock", *SMALL, "--chart", chart, "--helm", parts.helm(), "--locked", "--offline")[0] == 0
+    code, _, err = airgap("lock", "--check", *source)
+    assert code == 8
+    assert err.count("  ~ image ghcr.io/superlinked/") == len(first)
+    (moved, *others) = first
+    assert airgap("lock", "--update", moved, *source)[0] == 0
+    now = {image.reference: image.digest for image in lock_at(tmp_path).images}
+    assert now[moved] != first[moved]
+    assert [now[name] for name in others] == [first[name] for name in others]
+    assert len(lock_at(tmp_path).charts) == 1
+
+
+@pytest.mark.usefixtures("hub")
+def test_offline_an_image_that_is_new_is_missing(airgap: Run, tmp_path: Path) -> None:
+    airgap("lock", *SMALL)
+    chart = Path(__file__).parents[3] / "charts" / "sie-cluster"
+
+    code, _, err = airgap("lock", *SMALL, "--chart", chart, "--helm", parts.helm(), "--offline")
+    assert code == 4
+    assert "`ghcr.io/superlinked/sie-server:v0.3.1`" in err
+    assert "`--offline` asks nobody" in err
+
+
+@pytest.mark.usefixtures("hub")
+def test_what_a_spec_pins_does_not_move_and_that_is_said(airgap: Run, fake: Fake, tmp_path: Path) -> None:
+    spec = next(spec for spec in Catalog.shipped().specs.values() if spec.revision is not None and spec.base is None)
+    assert spec.revision is not None
+    folder = tmp_path / "hub" / spec.repo
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    pinned = Fake(tmp_path / "hub", pins={spec.repo: spec.revision})
+    with serving_hub(pinned) as endpoint, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_ENDPOINT", endpoint)
+        words = ["lock", "--model", spec.id]
+        assert airgap(*words)[0] == 0
+        code, _, err = airgap(*words, "--update", spec.id)
+
+    assert code == 0
+    assert f"note: {spec.id} stays at {spec.revision}: its spec names that commit" in err
+
+
+@pytest.mark.parametrize(
+    "named", ["https://huggingface.co/org/small", "huggingface.co/org/small/", "hf.co/org/small/tree/main"]
+)
+def test_a_models_page_is_answered_with_its_id(airgap: Run, hub: Fake, named: str) -> None:
+    code, _, err = airgap("lock", "--model", named)
+
+    assert code == 2
+    assert "did you mean `org/small`?" in err
+    assert not hub.seen

@@ -6,6 +6,7 @@ in. What a model's spec says about its repository and commit is used; a model wi
 Where a command names no models at all, they are those that the lock has: `standing` says which of its commits stay.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from sie_core.catalog.spec import Lora, Source
 from sie_core.ids import ModelId, nearest, parse_model_id
 
 DEFAULT_REF = "main"
+_PAGE = re.compile(r"(?:https?://)?(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
+"""What people copy from a browser."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,9 @@ def _wish(text: str, why: tuple[str, ...], catalog: Catalog) -> Wish:
     reason = why_refused(text)
     if reason is not None:
         raise Misused(f"`{text}`, asked for by {', '.join(why)}, is not served: {reason}")
+    if (page := _PAGE.match(text)) is not None:
+        message = f"`{text[:200]}`, asked for by {', '.join(why)}, is a model's page and not its id"
+        raise Misused(message, hint=f"did you mean `{page[1]}`?")
     try:
         model = parse_model_id(text)
     except ValueError as error:

@@ -21,6 +21,7 @@ from sie_airgap.settings import logins
 from sie_airgap.wishes import standing, wishes
 from sie_core.artifacts.lock import Lock, LockedImage, lock_digest
 from sie_core.catalog.catalog import Catalog
+from sie_core.ids import is_revision
 
 _PATH = click.Path(path_type=Path, exists=True)
 _NEVER_TOGETHER = (
@@ -112,8 +113,12 @@ def lock(
         return
     catalog, values = Catalog.shipped(), [_values(path) for path in values_files]
     stays = None if check or update_all else standing(previous, update=update)
+    wanted = wishes(values, models=models, bundles=bundles, catalog=catalog, locked=previous)
+    for wish in wanted:
+        if wish.id in update and is_revision(wish.ref):
+            console.note(f"note: {wish.id} stays at {wish.ref}: its spec names that commit")
     resolved = resolve_models(
-        wishes(values, models=models, bundles=bundles, catalog=catalog, locked=previous),
+        wanted,
         source,
         blobs,
         previous=previous,
