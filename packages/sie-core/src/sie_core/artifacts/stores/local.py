@@ -145,6 +145,6 @@ def _translated(error: OSError, path: Path, doing: str) -> TransferError:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return NoPermission(message)
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return NoSpace(message)
+            return NoSpace(message, hint="make room and do the same again: it goes on from here")
         case _:
             return Unreachable(message)
