@@ -9,11 +9,12 @@ import pytest
 
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.candidates import Found, Likeness, candidates
-from sie_airgap.disk_source import DiskSource
+from sie_airgap.disk_source import DiskSource, copy_all
 from sie_airgap.progress import Silent
-from sie_airgap.snapshot import snapshot
+from sie_airgap.snapshot import missing, snapshot
 from sie_airgap.verify import verify_store
 from sie_core.artifacts.digest import digest_of, hex_of
+from sie_core.artifacts.errors import NoSpace
 from sie_core.artifacts.hf_layout import git_blob_id
 from sie_core.artifacts.lock import Lock, LockedFile
 from sie_core.artifacts.stores.hub import Hub
@@ -240,6 +241,23 @@ def test_rest_of_an_interrupted_fetch_may_lie_on_the_disk(
 
     taken(lock, fresh, tmp_path / "folder", hub)
     assert not any("large" in seen.path for seen in fake.seen)
+
+
+def test_copy_that_fails_stops_the_others_and_is_taken_up_again(lock: Lock, fresh: BlobFolder, tmp_path: Path) -> None:
+    for model, files in FILES.items():
+        write_folder(tmp_path / "folder" / model, files)
+    moved: list[int] = []
+
+    def advance(size_bytes: int) -> None:
+        moved.append(size_bytes)
+        if sum(moved) > 1_000_000:
+            raise NoSpace("the disk is full")
+
+    source = DiskSource(tmp_path / "folder", say=print)
+    with pytest.raises(NoSpace):
+        copy_all(source, missing(lock, fresh).files, fresh.path, advance=advance)
+    assert sum(moved) < 3_000_000
+    assert "0 were not there" in taken(lock, fresh, tmp_path / "folder")[0]
 
 
 def test_likeliest_file_is_tried_first() -> None:

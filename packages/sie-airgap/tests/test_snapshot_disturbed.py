@@ -33,8 +33,8 @@ class Command:
     hub: Hub
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
-    def start(self) -> subprocess.Popen[str]:
-        words = ["snapshot", "--lock", str(self.lock_file), "--store", str(self.store.root)]
+    def start(self, *options: str) -> subprocess.Popen[str]:
+        words = ["snapshot", "--lock", str(self.lock_file), "--store", str(self.store.root), *options]
         environment = {"PATH": os.defpath, "HF_ENDPOINT": self.endpoint}
         child = subprocess.Popen(
             [sys.executable, "-m", "sie_airgap", *words],

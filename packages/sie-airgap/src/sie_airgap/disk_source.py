@@ -9,7 +9,7 @@ import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 
 from sie_airgap.candidates import Found, Likeness, candidates, is_on_its_way
 from sie_core.artifacts.digest import Digest, digest_of_stream
@@ -129,9 +129,11 @@ def copy_all(
     advance: Advance,
 ) -> list[tuple[LockedModel, LockedFile]]:
     """Bring those that are there, one a core at a time, for each is hashed in turn; what was not there."""
-    guard = Lock()
+    guard, stopped = Lock(), Event()
 
     def report(moved: int) -> None:
+        if stopped.is_set():
+            raise _Stopped
         with guard:
             advance(moved)
 
@@ -143,5 +145,10 @@ def copy_all(
         try:
             return [one for one, future in zip(files, futures, strict=True) if not future.result()]
         except BaseException:
+            stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
             raise
+
+
+class _Stopped(Exception):
+    """Another file failed, or somebody pressed Ctrl-C: a copy under way ends with the piece that it is at."""

@@ -102,7 +102,8 @@ def _not_copied(
         return todo.files
     task.at(str(source.folder))
     left = copy_all(source, todo.files, store.path, advance=task.advance)
-    copied = [file.size_bytes for one in todo.files if one not in left for file in one[1:]]
+    not_there = {file.digest for _, file in left}
+    copied = [file.size_bytes for _, file in todo.files if file.digest not in not_there]
     progress.say(
         f"{counted(len(copied), 'file')} copied from {source.folder}, {sized(sum(copied))}; {len(left)} were not there"
     )
