@@ -44,6 +44,13 @@ HEADS: Final[Mapping[str, str]] = {
 }
 """The parity test of each head."""
 
+OWN_CODE: Final[Mapping[str, str]] = {
+    "jinaai/jina-embeddings-v2": "jina",
+    "jinaai/jina-colbert": "flash",
+    "jinaai/jina-reranker": "flash",
+}
+"""The parity test of what calls itself an architecture that it is not, by what the model's id begins with."""
+
 _PAGE: Final = """# Models
 
 Every model that this version serves, by the id that callers name. What an output has is its size: of the vector, of
@@ -78,7 +85,7 @@ def tests_of(spec: ModelSpec) -> tuple[str, ...]:
     heads = (spec.dense, spec.sparse, spec.multivector, spec.score, spec.extract)
     names = [ARCHITECTURES[spec.architecture]] if spec.architecture is not None else []
     names += [HEADS[head.head] for head in heads if head is not None]
-    names += ["jina"] if spec.id.startswith("jinaai/jina-embeddings-v2") else []
+    names += [test for prefix, test in OWN_CODE.items() if spec.id.startswith(prefix)]
     names += ["gliner_bi"] if spec.labels_base is not None else []
     return tuple(f"test_{name}.py" for name in dict.fromkeys(names))
 

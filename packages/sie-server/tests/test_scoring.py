@@ -142,7 +142,7 @@ def test_labels_are_in_the_order_of_the_logits() -> None:
 @pytest.mark.parametrize(
     ("config", "why"),
     [
-        ({"model_type": "t5", "hidden_size": 8}, "`model_type` is `t5`: supported as classifiers are `bert`"),
+        ({"model_type": "t5", "hidden_size": 8}, "`model_type` is `t5`: supported as classifiers are `bart`"),
         ({"model_type": "bert"}, "has no `hidden_size`"),
         ({"model_type": "bert", "hidden_size": 8, "id2label": {"0": "a", "2": "b"}}, "has the keys `0`, `2`"),
         ({"model_type": "deberta-v2", "hidden_size": 8, "pooler_hidden_act": "mish"}, "`pooler_hidden_act` is `mish`"),

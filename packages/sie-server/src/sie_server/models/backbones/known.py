@@ -4,7 +4,7 @@ from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from sie_server.models.backbones import bart, bert, deberta, decoder, jina, modernbert, mpnet, rope
+from sie_server.models.backbones import bart, bert, deberta, decoder, flash, jina, modernbert, mpnet, rope
 from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.ops.protocol import Ops
 
@@ -72,6 +72,6 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
     "qwen2": _decoder(decoder.read_qwen2),
     "qwen3": _decoder(decoder.read_qwen3),
     "roberta": Backbone(bert.read_roberta, bert.bert, ("", "roberta."), _WORDS),
-    "xlm-roberta": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
+    "xlm-roberta": Backbone(flash.read_xlm_roberta, flash.xlm_roberta, ("", "roberta."), _WORDS, flash.adapt),
 }
 """By `model_type`; `sie_core.catalog.derive` lists the same ones."""
