@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import download, inprocess, machine, measures, plot
+from bench import archive, download, inprocess, machine, measures, plot
 from bench.cases import DEFAULT_CASES, Case
-from bench.measures import FULL, QUICK, Row
+from bench.measures import FULL, QUICK, Effort, Row
 from sie_testing.cluster import fill_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length", "download")
+PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length", "download", "pack", "archive")
 
 
 def main() -> int:
@@ -45,8 +45,7 @@ def main() -> int:
             rows += measures.steadiness(effort, bucket, folder, _say)
         if "flat" in arguments.only:
             rows.append(measures.flat_memory(bucket, folder, _say))
-        if "download" in arguments.only:
-            rows += download.downloads(download.QUICK if arguments.quick else download.FULL, folder, _say)
+        rows += _carried(arguments.only, effort, folder, quick=arguments.quick)
     inside = inprocess.QUICK if arguments.quick else inprocess.FULL
     if "engine" in arguments.only:
         rows += inprocess.throughput(max(about.gflops.values()), inside, _say)
@@ -64,6 +63,18 @@ def main() -> int:
         print(f"\nlong texts, linear layers: {share:.0%} of the highest GEMM ceiling")
     _write(arguments.json, {"machine": asdict(about), "rows": [_plain(row) for row in rows], "share_of_ceiling": share})
     return 0
+
+
+def _carried(only: Sequence[str], effort: Effort, folder: Path, *, quick: bool) -> list[Row]:
+    """What carrying bytes takes."""
+    rows: list[Row] = []
+    if "download" in only:
+        rows += download.downloads(download.QUICK if quick else download.FULL, folder, _say)
+    if "pack" in only:
+        rows.append(archive.pack_speed((1 if quick else 4) << 30, effort.rounds, folder, _say))
+    if "archive" in only:
+        rows += archive.growth(40 if quick else 100, folder, _say)
+    return rows
 
 
 def table(rows: Sequence[Row]) -> str:
