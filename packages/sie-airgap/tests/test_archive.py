@@ -8,11 +8,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sie_airgap.archive import absent
+from sie_airgap.archive import absent, pack
 from sie_airgap.blobs import BlobFolder, held, lock_of
 from sie_airgap.contents import contents
 from sie_airgap.cut import plan_archive
-from sie_airgap.failures import Drift, Incomplete, Partial, Several
+from sie_airgap.failures import Drift, Incomplete, Misused, Partial, Several
 from sie_airgap.media import read_media
 from sie_airgap.media_check import verify_media
 from sie_airgap.medium import VolumeSize
@@ -23,7 +23,7 @@ from sie_airgap.volume_reader import Unreadable
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NoSpace, TrustError
 from sie_core.artifacts.lock import Lock, lock_digest
-from sie_testing.archives import VOLUME_BYTES, flip, forge, packed, placed, volume_at, volumes
+from sie_testing.archives import VOLUME_BYTES, content, flip, forge, packed, placed, volume_at, volumes
 from sie_testing.carried import FILES, filled_store, make_lock
 
 
@@ -87,9 +87,9 @@ def test_sha256sum_checks_an_archive_with_nothing_of_ours(archive: Path) -> None
 def test_an_archive_is_read_straight_from_its_volumes(archive: Path, store: BlobFolder, lock: Lock) -> None:
     media = read_media([archive])
 
-    for content in contents(lock):
-        with media.open(content.digest) as stream:
-            assert digest_of(stream.read()) == content.digest
+    for one in contents(lock):
+        with media.open(one.digest) as stream:
+            assert digest_of(stream.read()) == one.digest
     with media.open(digest_of(FILES["org/large"]["model.safetensors"]), start=1_500_000, length=7) as stream:
         assert stream.read() == FILES["org/large"]["model.safetensors"][1_500_000:1_500_007]
 
@@ -301,8 +301,6 @@ def test_a_blob_altered_in_the_store_is_caught_though_it_is_cut_into_parts(
 
     with pytest.raises(TrustError, match=r"model\.safetensors"):
         packed(lock, store, tmp_path / "archive")
-    parts = [piece.member_name for piece in plan_archive(lock, store, name="x").volumes[0]]
-    assert parts
     assert not list((tmp_path / "archive").glob("v*.tar"))
 
 
@@ -314,6 +312,68 @@ def test_a_volume_that_is_too_short_is_not_counted_as_there(archive: Path, lock:
         file.truncate(short.stat().st_size - 1)
 
     assert absent(cut, archive) == (short.name,)
+
+
+@pytest.mark.parametrize("name", ["v0001.tar", "v0002.tar", "v0003.tar"])
+def test_one_volume_is_cut_again_alone_into_an_empty_folder(
+    archive: Path, tmp_path: Path, lock: Lock, store: BlobFolder, name: str
+) -> None:
+    cut = plan_archive(lock, store, name="sie-test-1", size=VolumeSize(VOLUME_BYTES))
+
+    assert pack(cut, store, tmp_path / "again", progress=Silent(), only=[name]) == (tmp_path / "again" / name,)
+    made = content(tmp_path / "again")
+    assert set(made) == {name, "SHA256SUMS"}
+    assert made[name] == (archive / name).read_bytes()
+
+
+def test_a_blob_is_held_against_the_lock_though_only_a_part_of_it_is_cut(
+    tmp_path: Path, lock: Lock, store: BlobFolder
+) -> None:
+    flip(store.path(digest_of(FILES["org/large"]["model.safetensors"])), 2_900_000)
+    cut = plan_archive(lock, store, name="sie-test-1", size=VolumeSize(VOLUME_BYTES))
+
+    with pytest.raises(TrustError, match=r"model\.safetensors"):
+        pack(cut, store, tmp_path / "again", progress=Silent(), only=["v0001.tar"])
+    assert not list((tmp_path / "again").glob("v*.tar"))
+
+
+def test_a_volume_cut_again_otherwise_is_held_against_the_sums(archive: Path, lock: Lock, store: BlobFolder) -> None:
+    before = content(archive)
+    (archive / "v0002.tar").unlink()
+    other = plan_archive(lock, store, name="sie-test-1", size=VolumeSize(VOLUME_BYTES + 4096))
+    for path in volumes(archive):
+        path.unlink()
+
+    with pytest.raises(Drift, match=r"`v0002.tar` cut now is not the one that .*SHA256SUMS names") as told:
+        pack(other, store, archive, progress=Silent(), only=["v0002.tar"])
+    assert "--volume-size" in str(told.value.hint)
+    assert not list(archive.glob("*.tar*"))
+    assert not list(archive.glob(".*"))
+    assert content(archive)["SHA256SUMS"] == before["SHA256SUMS"]
+
+
+def test_a_volume_that_there_is_not_cannot_be_cut_alone(tmp_path: Path, lock: Lock, store: BlobFolder) -> None:
+    cut = plan_archive(lock, store, name="sie-test-1", size=VolumeSize(VOLUME_BYTES))
+
+    for name in ("v0009.tar", "p0001.tar", "../v0001.tar"):
+        with pytest.raises(Misused, match=r"it has v0001.tar to v0003.tar"):
+            pack(cut, store, tmp_path / "again", progress=Silent(), only=[name])
+    assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("parity", [None, 1, 10])
+def test_on_a_disc_everything_beside_the_volume_fits_too(
+    tmp_path: Path, lock: Lock, store: BlobFolder, parity: int | None
+) -> None:
+    disc_bytes = 2 << 20
+    size = VolumeSize(disc_bytes, holds_all=True)
+    cut = plan_archive(lock, store, name="sie-test-1", size=size, parity_every=parity)
+    pack(cut, store, tmp_path / "archive", progress=Silent())
+
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "archive").iterdir()}
+    beside = sum(sizes[name] for name in ("README.txt", "SHA256SUMS", "start.sh"))
+    assert max(sizes.values()) > disc_bytes - (1 << 17)
+    assert all(size + beside <= disc_bytes for name, size in sizes.items() if name.endswith(".tar"))
 
 
 def test_two_runs_do_not_write_into_one_place(archive: Path, lock: Lock, store: BlobFolder, far: BlobFolder) -> None:

@@ -7,7 +7,8 @@ from typing import NamedTuple
 SMALLEST_VOLUME_BYTES = 1 << 20
 UNLIMITED_BYTES = 1 << 60
 FILE_SYSTEM_BYTES = 16 << 20
-"""What ISO 9660 with UDF, or UDF alone, takes of a disc for itself: about 1 MB for a few files, 8 MB at most seen."""
+"""Left to a disc's file system: ISO 9660 with UDF takes 0.9 MB for these few files, UDF alone 1.4 MB on a DVD and 7 MB
+on 100 GB (genisoimage 1.1.11, mkudffs 2.3)."""
 
 
 class VolumeSize(NamedTuple):
