@@ -6,6 +6,7 @@ from pathlib import Path
 from threading import Barrier, Thread
 from typing import BinaryIO
 
+import msgspec
 import pytest
 
 from sie_airgap.blobs import BlobFolder
@@ -14,15 +15,17 @@ from sie_airgap.mirror import Mirrored, bucket_receipt, mirror_weights, plan_wei
 from sie_airgap.progress import Silent
 from sie_airgap.receipt import RECEIPT_FILE, decode_receipt
 from sie_airgap.verify import lock_in_bucket, verify_bucket
-from sie_core.artifacts.digest import Digest, digest_of
-from sie_core.artifacts.errors import NoPermission, TransferError, Unreachable
-from sie_core.artifacts.lock import CURRENT_FILE, Lock, lock_digest, lock_file
+from sie_core.artifacts.digest import Digest, digest_of, hex_of
+from sie_core.artifacts.errors import NoPermission, NoSpace, TransferError, Unreachable
+from sie_core.artifacts.lock import CURRENT_FILE, Lock, LockedFile, lock_digest, lock_file
 from sie_core.artifacts.store import Destination
+from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.stores.memory import MemoryStore
 from sie_core.artifacts.transfer import read, write
 from sie_core.ids import Revision
 from sie_testing.carried import FILES, filled_store, make_lock, seeded
 from sie_testing.places import PLACES, Place, running
+from sie_testing.tcp_faults import TcpFault, proxy
 
 WEIGHTS = seeded(6_000_000, seed=7)
 TWINS = {
@@ -289,3 +292,55 @@ def test_what_does_not_pass_is_told_at_once(lock: Lock, store: BlobFolder) -> No
     with pytest.raises(NoPermission):
         mirror_weights(lock, store, bucket, progress=Silent(), wait=pauses.append)
     assert pauses == []
+
+
+def test_a_folder_that_has_no_room_is_refused_before_anything_is_written(store: BlobFolder, tmp_path: Path) -> None:
+    file = LockedFile(path="model.bin", digest=digest_of(b"{}"), size_bytes=1 << 60, hub_id=hex_of(digest_of(b"{}")))
+    model = msgspec.structs.replace(make_lock(FILES).models[0], files=(file,))
+    huge = msgspec.structs.replace(make_lock(FILES), models=(model,))
+
+    with pytest.raises(NoSpace, match="1,152,921,504,606,846,976 are needed"):
+        mirror(huge, store, LocalStore(tmp_path / "bucket"))
+    assert not (tmp_path / "bucket").exists()
+
+
+BAD_DAYS = [
+    TcpFault("reset", after_bytes=400, times=6),
+    TcpFault("cut", after_bytes=100, times=6),
+    TcpFault("status", status=503, times=7),
+]
+
+
+@pytest.mark.parametrize("fault", BAD_DAYS, ids=lambda fault: str(fault.kind))
+def test_a_mirror_comes_through_a_bad_day(
+    twins: tuple[Lock, BlobFolder], server: Place, tmp_path: Path, fault: TcpFault
+) -> None:
+    """Connections that are reset, answers that are cut off, a server that is asked too much: all in mid-upload."""
+    assert server.endpoint is not None
+    with proxy(server.endpoint) as between:
+        shaky = Place("s3", server.url, between.endpoint).store(f"run-{next(_prefixes)}", journals=tmp_path / "j")
+        between.when_asked(3_000_000, lambda: between.arm(fault))
+        said = Said()
+        mirror_weights(*twins, shaky, progress=said, wait=lambda pause_s: None)
+        sent_bytes = between.asked_bytes
+
+        assert found(shaky) == []
+        assert list(shaky.unfinished("")) == []
+    assert any("again in" in text for text in said.lines)
+    assert sent_bytes < 4 * len(WEIGHTS)
+
+
+class Said(Silent):
+    """What an operator is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    with running("seaweedfs", tmp_path_factory.mktemp("server")) as started:
+        yield started

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from sie_airgap.blobs import Blobs
+from sie_airgap.blobs import Blobs, need_space
 from sie_airgap.failures import Drift, Incomplete
 from sie_airgap.patience import Wait, patiently
 from sie_airgap.patient_bucket import PatientBucket
@@ -42,6 +42,7 @@ from sie_core.artifacts.lock import (
 from sie_core.artifacts.manifest import FileEntry
 from sie_core.artifacts.plan import Plan, shared
 from sie_core.artifacts.store import Destination, Store, Unfinished
+from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.transfer import read, write
 from sie_core.artifacts.uploading import upload_files, upload_plan, upload_ref
 
@@ -113,6 +114,7 @@ def mirror_weights(
 
     Raises:
         Incomplete, Drift: as `plan_weights`; Drift also when another mirror has brought a later lock meanwhile.
+        NoSpace: it is a folder whose disk has no room for it; nothing was written.
         TrustError: a blob is not what the lock says; the bucket has no trace of it.
         TransferError: of the bucket; what was copied stays, and a second run goes on from there.
     """
@@ -120,6 +122,8 @@ def mirror_weights(
     store = PatientBucket(bucket, say=progress.say, wait=wait)
     left = _left(store) if rolled_back else None
     refuse_older(lock, store, left=left)
+    if isinstance(bucket, LocalStore):
+        need_space(bucket.root, _missing_bytes(lock, store))
     held = {} if replace else _held(store)
     copies: list[Copy] = []
     with progress.task("mirror weights", sum(model.size_bytes for model in lock.models)) as task:
@@ -212,6 +216,17 @@ def _moved(task: Task, model_id: str, path: str, size_bytes: int) -> None:
 def _held(store: Store) -> dict[Digest, str]:
     """What earlier locks brought, to copy from."""
     return held_files(locks_in_bucket(store), {stat.name: stat.size_bytes for stat in store.list("")})
+
+
+def _missing_bytes(lock: Lock, store: Store) -> int:
+    """How much there is to write, by names and lengths."""
+    listed = {stat.name: stat.size_bytes for stat in store.list("")}
+    wanted = {
+        hf_layout.snapshot_file(model.repo, model.revision, entry.path): entry.size_bytes
+        for model in lock.models
+        for entry in model.manifest.files
+    }
+    return sum(size_bytes for name, size_bytes in wanted.items() if listed.get(name) != size_bytes)
 
 
 def _names(model: LockedModel) -> dict[Digest, str]:

@@ -131,15 +131,24 @@ def _answered(code: Code, place: Place, permission: str, where: str) -> Transfer
             f"{place.endpoint} answered {code.status} for {where} as {identity}: {said}",
             hint=_permission_hint(code, permission),
         )
-    if code.code == "NoSuchUpload":
-        return Unreachable(f"{place.endpoint} has forgotten the unfinished upload of {where}: {said}")
+    if code.code in ("NoSuchUpload", "InvalidPart"):  # the next attempt asks which parts are there
+        return Unreachable(f"{place.endpoint} has not, or not any more, what was sent of {where}: {said}")
     if code.status == 404:
         return NotThere(f"{where} does not exist: {said}")
     if code.status >= 500 or code.status in (0, 408, 429):
         failed = Unreachable(f"{place.endpoint} answered {code.status} for {where}: {said}")
         failed.retry_after_s = code.retry_after_s
         return failed
+    if code.status == 400 and code.code == "400":
+        return _without_words(code, f"{place.endpoint} answered 400 for {where}, without a word of S3")
     return _permanent(f"{place.endpoint} answered {code.status} for {where}: {said}", None)
+
+
+def _without_words(code: Code, message: str) -> TransferError:
+    """HEAD has no room for a reason; with another method, the server could not read the request, which passes."""
+    if code.operation.startswith("Head"):
+        return _permanent(message, "credentials that have expired and a wrong region are the usual causes")
+    return Unreachable(message)
 
 
 def _permission_hint(code: Code, permission: str) -> str:
