@@ -161,3 +161,45 @@ def test_diff_of_locks_that_do_not_follow_each_other_says_so(
 
     _, out, _ = airgap("diff", "old.lock", "other.lock")
     assert "number 3 does not follow number 1 directly" in out
+
+
+DIGEST, OTHER = digest_of(b"one"), digest_of(b"other")
+PLAIN = msgspec.structs.replace(
+    make_lock({"org/a": {"config.json": b"{}"}}),
+    images=(
+        LockedImage("r.io/a:1", DIGEST, "x/y", {"linux/amd64": DIGEST}, (LockedBlob(DIGEST, 3, "x/y"),), (), ("Pod",)),
+    ),
+)
+EDITS: list[tuple[str, dict[str, object]]] = [
+    ("models", {"repo": "org/b"}),
+    ("models", {"ref": "v1"}),
+    ("models", {"revision": "cd" * 20}),
+    ("models", {"license": None}),
+    ("models", {"gated": True}),
+    ("models", {"why": ("bundle x",)}),
+    ("models", {"files": ()}),
+    ("models", {"files": (msgspec.structs.replace(PLAIN.models[0].files[0], hub_id="ab" * 20),)}),
+    ("models", {"absent": ()}),
+    ("models", {"remote_code": ("config.json: auto_map.A = m.A",)}),
+    ("images", {"digest": OTHER}),
+    ("images", {"media_type": "x/z"}),
+    ("images", {"platforms": {}}),
+    ("images", {"blobs": ()}),
+    ("images", {"referrers": (LockedReferrer(DIGEST, OTHER, "sig", None),)}),
+    ("images", {"why": ()}),
+    ("charts", {"version": "2"}),
+    ("charts", {"digest": OTHER}),
+    ("charts", {"size_bytes": 1}),
+    ("wheels", {"digest": OTHER}),
+    ("wheels", {"size_bytes": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "edit"), EDITS)
+def test_each_fact_that_changes_alone_is_told(kind: str, edit: dict[str, object]) -> None:
+    """`--check` and `--locked` go by it."""
+    (one,) = getattr(PLAIN, kind)
+    edited = msgspec.structs.replace(PLAIN, **{kind: (msgspec.structs.replace(one, **edit),)})
+
+    assert len(difference(PLAIN, edited)) == 1
+    assert len(list(lines(difference(PLAIN, edited)))) in (1, 2)

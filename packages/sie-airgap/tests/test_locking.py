@@ -392,4 +392,4 @@ def test_what_was_made_and_is_gone_is_brought_by_locking_again(hub: Hub, empty: 
 
     with pytest.raises(Incomplete, match=r"`org/tiny tokenizer.json` of the lock are not in") as caught:
         missing(made(model), empty)
-    assert "run `sie-airgap lock` again" in (caught.value.hint or "")
+    assert "`sie-airgap lock --frozen`" in (caught.value.hint or "")

@@ -51,7 +51,7 @@ def missing(lock: Lock, store: BlobFolder) -> Missing:
     if others:
         raise Incomplete(
             f"{', '.join(f'`{name}`' for name in others[:5])} of the lock are not in {store.root}",
-            hint="run `sie-airgap lock` again with the same models, chart and wheels: it puts them there",
+            hint="`sie-airgap lock --frozen` with the chart and the wheels that were locked puts them there",
         )
     return Missing(tuple(files.values()), tuple(blobs.values()))
 
