@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import archive, download, inprocess, machine, measures, plot
+from bench import archive, download, inprocess, machine, measures, plot, pushing
 from bench.cases import DEFAULT_CASES, Case
 from bench.measures import FULL, QUICK, Effort, Row
 from sie_testing.cluster import fill_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length", "download", "pack", "archive")
+PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length", "download", "pack", "archive", "push")
 
 
 def main() -> int:
@@ -74,6 +74,8 @@ def _carried(only: Sequence[str], effort: Effort, folder: Path, *, quick: bool) 
         rows.append(archive.pack_speed((1 if quick else 4) << 30, effort.rounds, folder, _say))
     if "archive" in only:
         rows += archive.growth(40 if quick else 100, folder, _say)
+    if "push" in only:
+        rows += pushing.push(effort.rounds, (64 if quick else 160) << 20, folder, _say)
     return rows
 
 

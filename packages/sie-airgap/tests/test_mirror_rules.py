@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -20,6 +21,8 @@ from sie_airgap.oci.copy import copy_image
 from sie_airgap.oci.reference import mirrored, parse_place, parse_reference
 from sie_airgap.oci.registry import Registry
 from sie_airgap.oci.sources import ImageSources, parse_elsewhere
+from sie_core.artifacts.digest import digest_of
+from sie_core.artifacts.lock import LockedBlob, LockedImage
 from sie_testing import registry as stand_in
 from sie_testing.carried import FILES, filled_store, make_lock
 from sie_testing.images import NAMES, write_images
@@ -160,14 +163,29 @@ def test_skopeo_reads_an_image_by_the_rules(mirror: tuple[stand_in.Registry, str
     assert '"stand-in": "true"' in got.stdout
 
 
+@pytest.mark.parametrize("form", FORMATS)
 def test_the_command_writes_files_or_prints_them_and_says_where_they_go(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    blob = LockedBlob(digest_of(b"x"), 1, "x/y")
+    images = (LockedImage(NAMES[0], blob.digest, "x/y", {}, (blob,), (), ("the test",)),)
+    lock = msgspec.structs.replace(make_lock(FILES), images=images)
+    store = filled_store(tmp_path / "store", lock, FILES)
+    command = ["mirror", "rules", "mirror.example/sie", "--from", str(store.root), "--format", form]
+    expected = rules([NAMES[0]], parse_place("mirror.example/sie"), form=form)
+
+    assert run(cli, command) == 0
+    printed = capsys.readouterr()
+    assert all(text in printed.out for text in expected.values())
+    assert run(cli, [*command, "-o", str(tmp_path / "rules")]) == 0
+    assert {name: (tmp_path / "rules" / name).read_text() for name in expected} == expected
+    assert where_to_put(form, parse_place("mirror.example/sie")) in capsys.readouterr().err
+    assert run(cli, ["mirror", "rules", "ftp://x", *command[3:]]) == 2
+
+
+def test_a_lock_without_images_has_no_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lock = make_lock(FILES)
     store = filled_store(tmp_path / "store", lock, FILES)
-    command = ["mirror", "rules", "mirror.example/sie", "--from", str(store.root), "--format"]
 
-    assert run(cli, [*command, "hosts.toml", "-o", str(tmp_path / "rules")]) == 0
-    assert "no images" in capsys.readouterr().err
-    assert run(cli, [*command, "nothing"]) == 2
-    assert run(cli, ["mirror", "rules", "ftp://x", "--from", str(store.root), "--format", "idms"]) == 2
+    assert run(cli, ["mirror", "rules", "mirror.example/sie", "--from", str(store.root), "--format", "idms"]) == 0
+    assert "no images" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from sie_airgap.oci.refusals import Refused, TooLarge
 from sie_airgap.oci.registry import Registry
 from sie_airgap.oci.sessions import Session, Sessions, kept_sessions
 from sie_airgap.oci.uploads import Stopped, Upload, Uploader
-from sie_core.artifacts.digest import digest_of
+from sie_core.artifacts.digest import digest_of, digest_of_stream
 from sie_core.artifacts.errors import NotThere, TransferError, TrustError, Unreachable
 from sie_core.artifacts.lock import LockedBlob
 from sie_testing import registry as stand_in
@@ -336,7 +337,7 @@ from sie_airgap.oci.reference import parse_place
 from sie_airgap.oci.registry import Registry
 from sie_airgap.oci.sessions import kept_sessions
 from sie_airgap.oci.uploads import Upload, Uploader
-from sie_core.artifacts.digest import digest_of
+from sie_core.artifacts.digest import digest_of, digest_of_stream
 from sie_core.artifacts.lock import LockedBlob
 from sie_testing.carried import seeded
 
@@ -418,3 +419,48 @@ def test_an_upload_that_is_refused_for_good_says_why(there: stand_in.Registry, p
     with pytest.raises(Refused, match="413"):
         pushing()
     assert pushing.moved == 0
+
+
+PUSHED = r"""
+import resource
+import sys
+import threading
+from pathlib import Path
+
+from sie_airgap.blobs import window
+from sie_airgap.oci.reference import parse_place
+from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.sessions import Sessions
+from sie_airgap.oci.uploads import Upload, Uploader
+from sie_core.artifacts.lock import LockedBlob
+
+origin, path, digest, size_bytes = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+begun = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with Registry(parse_place(origin)) as registry:
+    uploader = Uploader(registry, sessions=Sessions(), say=print, stop=threading.Event())
+    blob = LockedBlob(digest, size_bytes, "x/y")
+    upload = Upload("sie/large", blob, lambda start: window(path, start=start, length=None))
+    uploader.push(upload, advance=lambda _: None)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - begun)
+"""
+
+
+@real
+@pytest.mark.gap_large
+@pytest.mark.timeout(900)
+def test_a_layer_of_six_gigabytes_takes_bounded_memory(tmp_path: Path) -> None:
+    path, size_bytes = tmp_path / "layer", 6 << 30
+    with path.open("wb") as file:
+        file.truncate(size_bytes)  # sparse: it is read as zeros
+    with path.open("rb") as file:
+        digest, _ = digest_of_stream(file)
+    with serving_docker_registry(tmp_path / "docker") as origin:
+        command = [sys.executable, "-c", PUSHED, origin, str(path), digest, str(size_bytes)]
+        pushed = subprocess.run(command, capture_output=True, text=True, timeout=800)
+        assert pushed.returncode == 0, pushed.stderr
+        with Registry(parse_place(origin)) as registry:
+            assert registry.blob_size("sie/large", digest) == size_bytes
+        shutil.rmtree(tmp_path / "docker" / "data")
+
+    grown_mib = int(pushed.stdout) / 1024
+    assert grown_mib < 48, f"{grown_mib:.0f} MiB more than at its start"

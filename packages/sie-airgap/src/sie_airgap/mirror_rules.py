@@ -29,6 +29,8 @@ def rules(references: Iterable[str], place: Place, *, form: str) -> Mapping[str,
         reference = parse_reference(text)
         by_registry.setdefault(reference.registry, set()).add(reference.repository)
     sources = {host: sorted(repositories) for host, repositories in sorted(by_registry.items())}
+    if not sources:
+        return {}
     if form == "hosts.toml":
         return {f"{host}/hosts.toml": _hosts(host, place) for host in sources}
     if form == "idms":

@@ -10,6 +10,7 @@ from sie_airgap.blobs import BlobFolder, read_lock
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.cli.upstream import hub, image_source_option, lock_file_option
 from sie_airgap.disk_source import DiskSource
+from sie_airgap.failures import Misused
 from sie_airgap.oci.sources import Elsewhere, ImageSources
 from sie_airgap.progress import counted, sized
 from sie_airgap.settings import logins
@@ -58,9 +59,12 @@ def snapshot(
 
             def open_blob(image: LockedImage, blob: LockedBlob, start: int) -> BinaryIO:
                 source = sources.find(image.reference)
-                if "manifest" in blob.media_type or "index" in blob.media_type:
-                    return _manifest(source.manifest(blob.digest).data, start)
-                return source.open(blob.digest, start=start)
+                try:
+                    if "manifest" in blob.media_type or "index" in blob.media_type:
+                        return _manifest(source.manifest(blob.digest).data, start)
+                    return source.open(blob.digest, start=start)
+                except ValueError as error:
+                    raise Misused(str(error)) from error
 
             todo = fetch_snapshot(locked, blobs, hub=hub(), open_blob=open_blob, progress=console.progress, source=here)
     verb = "to fetch" if dry_run else "fetched"

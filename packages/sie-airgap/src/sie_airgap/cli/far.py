@@ -262,7 +262,8 @@ def mirror_rules_command(registry: str, form: str, folder: Path | None, carried:
     place = _place(registry)
     files = mirror_rules.rules((image.reference for image in lock.images), place, form=form)
     if not files:
-        console.note("the lock has no images, so there are no rules")
+        console.data("the lock has no images, so there are no rules", {"file": None})
+        return
     for name, text in files.items():
         if folder is not None:
             write_atomically(folder / name, text.encode())
@@ -272,7 +273,7 @@ def mirror_rules_command(registry: str, form: str, folder: Path | None, carried:
     console.note(mirror_rules.where_to_put(form, place))
 
 
-@mirror.command("all", short_help="All three.")
+@mirror.command("all", short_help="Weights, images and the chart.")
 @click.option("--bucket", "url", required=True, metavar="URL", help="Where weights go.")
 @click.option("--registry", required=True, metavar="HOST/PATH", help="Where images and the chart go.")
 @bucket_options
