@@ -241,6 +241,19 @@ def test_altered_data_never_become_a_blob_there(any_origin: str, part_bytes: int
 
 
 @pytest.mark.parametrize("part_bytes", [PART, 64 << 20], ids=["in parts", "whole"])
+def test_a_registry_that_checks_nothing_gets_no_altered_blob_either(
+    there: stand_in.Registry, origin: str, part_bytes: int
+) -> None:
+    there.checks_digests = False
+    push = Pushing(origin, part_bytes=part_bytes)
+    with push.registry:
+        with pytest.raises(TrustError, match="not what was locked"):
+            push(DATA[:-1] + bytes([DATA[-1] ^ 1]))
+
+        assert push.registry.blob_size(REPOSITORY, BLOB.digest) is None
+
+
+@pytest.mark.parametrize("part_bytes", [PART, 64 << 20], ids=["in parts", "whole"])
 def test_data_that_end_too_early_are_told_as_altered(any_origin: str, part_bytes: int) -> None:
     push = Pushing(any_origin, part_bytes=part_bytes)
     with push.registry, pytest.raises(TrustError, match="not what was locked"):

@@ -68,6 +68,7 @@ class Registry:
         referrers_api: without it `/referrers/` is not there, as in registries before 1.1.
         longest_body: a longer one is refused with 413, as a proxy does; None lets all through.
         takes_parts: without it PATCH is not there, as where only whole blobs are taken.
+        checks_digests: without it whatever comes is kept under the digest that is said.
         alters_blobs: what is kept is not what came, and its digest is said truly.
         manifest_type: what every manifest is sent as, in the place of its own media type.
         received_bytes: of blobs, in all requests together.
@@ -80,6 +81,7 @@ class Registry:
         self.referrers_api = referrers_api
         self.longest_body: int | None = None
         self.takes_parts = True
+        self.checks_digests = True
         self.alters_blobs = False
         self.manifest_type: str | None = None
         self.received_bytes = 0
@@ -188,8 +190,10 @@ class Registry:
 
     def _finish(self, name: str, upload: str, request: Request) -> Answer:
         digest = _digest(request.query.get("digest", ""))
-        self._append(upload, request)
-        if not self._storage.finish_upload(name, upload, digest):
+        before = self._storage.upload_size(upload) or 0
+        if self._append(upload, request) - before < (request.length or 0):
+            return _error(400, "SIZE_INVALID", "the body ended too early")
+        if not self._storage.finish_upload(name, upload, digest, checked=self.checks_digests):
             return _error(400, "DIGEST_INVALID", f"what came is not {digest}")
         kept = digest_of(digest.encode()) if self.alters_blobs else digest
         return _created(f"/v2/{name}/blobs/{digest}", kept)
