@@ -21,7 +21,7 @@ from sie_airgap.unpack import unpack
 from sie_airgap.verify import verify_store
 from sie_airgap.volume_reader import Unreadable
 from sie_core.artifacts.digest import digest_of
-from sie_core.artifacts.errors import NoSpace, TrustError
+from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_testing.archives import VOLUME_BYTES, content, flip, forge, packed, placed, volume_at, volumes
 from sie_testing.carried import FILES, filled_store, make_lock
@@ -405,15 +405,6 @@ def test_a_later_archive_goes_into_the_same_store(archive: Path, tmp_path: Path,
     plan = unpack(read_media([newer]), far, progress=Silent())
     assert plan.todo == ()
     assert lock_of(far) == later
-
-
-def test_unpacking_needs_room_before_it_begins(archive: Path, far: BlobFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = shutil.disk_usage(archive)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=10))
-
-    with pytest.raises(NoSpace, match="10 bytes free"):
-        unpack(read_media([archive]), far, progress=Silent())
-    assert not far.root.exists()
 
 
 def test_nothing_that_was_given_is_changed(archive: Path, far: BlobFolder) -> None:

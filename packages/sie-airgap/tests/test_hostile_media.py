@@ -90,7 +90,7 @@ def spoilt(**changed: object) -> bytes:
         {"member": -1, "blob_offset": -1},
         {"member": -1, "blob_offset": 9_000_000},
     ],
-    ids=str,
+    ids=lambda changed: " ".join(changed),
 )
 def test_an_index_that_says_something_else_than_its_members_do_is_refused(changed: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"."):

@@ -334,7 +334,7 @@ def test_an_index_of_a_parity_volume_comes_back_and_has_the_room_that_was_kept(s
         {"volumes": (Covered("v0001.tar", 1, digest_of(b"")),) * 2},
         {"volumes": (Covered("v0002.tar", 1, digest_of(b"")), Covered("v0001.tar", 1, digest_of(b"")))},
     ],
-    ids=str,
+    ids=lambda changed: " ".join(changed),
 )
 def test_an_index_of_a_parity_volume_that_cannot_be_is_refused(changed: dict[str, object]) -> None:
     sound = Parity(1, "a", digest_of(b""), 1, 2, (Covered("v0001.tar", 1, digest_of(b"")),))

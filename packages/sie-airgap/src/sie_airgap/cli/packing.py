@@ -53,7 +53,7 @@ def _archive_name(ctx: click.Context, parameter: click.Parameter, value: str | N
     flag_value=EVERY,
     metavar="[N]",
     help="Write a parity volume for every N volumes, too: one lost or damaged volume of each N can be made good with "
-    f"`repair`. Can be added later.  [default: none; with no N: {EVERY}]",
+    f"`repair`. Can be added later; stands after FOLDER.  [default: none; with no N: {EVERY}]",
 )
 @click.option(
     "--only", multiple=True, metavar="VOLUME", help="Write this volume alone, v0003.tar for example (several times)."
