@@ -16,13 +16,27 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import archive, download, inprocess, machine, measures, plot, pushing
+from bench import archive, download, hashing, inprocess, machine, measures, plot, pushing
 from bench.cases import DEFAULT_CASES, Case
 from bench.measures import FULL, QUICK, Effort, Row
 from sie_testing.cluster import fill_bucket
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("http", "start", "hop", "steady", "flat", "engine", "load", "length", "download", "pack", "archive", "push")
+PARTS = (
+    "http",
+    "start",
+    "hop",
+    "steady",
+    "flat",
+    "engine",
+    "load",
+    "length",
+    "download",
+    "hashing",
+    "pack",
+    "archive",
+    "push",
+)
 
 
 def main() -> int:
@@ -70,6 +84,8 @@ def _carried(only: Sequence[str], effort: Effort, folder: Path, *, quick: bool) 
     rows: list[Row] = []
     if "download" in only:
         rows += download.downloads(download.QUICK if quick else download.FULL, folder, _say)
+    if "hashing" in only:
+        rows.append(hashing.hashing(hashing.QUICK if quick else hashing.FULL, folder, _say))
     if "pack" in only:
         rows.append(archive.pack_speed((1 if quick else 4) << 30, effort.rounds, folder, _say))
     if "archive" in only:
