@@ -1,13 +1,17 @@
 """A worker and its init container beside a real S3 server, and without one once the files are here."""
 
+import io
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sie_core.artifacts import hf_layout
-from sie_core.artifacts.digest import Digest
+from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.lock import Lock, LockedFile, LockedModel, encode_lock, lock_digest, lock_file
 from sie_core.artifacts.manifest import decode_manifest
 from sie_core.artifacts.stores.open import open_store
@@ -92,3 +96,67 @@ def test_after_the_init_container_a_pinned_worker_asks_nobody_and_imports_no_cli
     assert "sie_server.models.build" in imported
     assert [name for name in imported if CLIENTS.match(name)] == []
     assert "ready on http://" in log
+
+
+@pytest.mark.usefixtures("sigterm_kept")
+def test_credentials_that_are_put_right_in_a_file_are_taken_at_the_next_look(
+    server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a mounted Secret changes under a running container."""
+    credentials = tmp_path / "credentials"
+
+    def write_key(secret: str) -> None:
+        lines = ("[default]", f"aws_access_key_id = {seaweed.ACCESS_KEY}", f"aws_secret_access_key = {secret}", "")
+        credentials.write_text("\n".join(lines))
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
+    write_key("wrong")
+    settings = ServeSettings(cluster_cache=f"s3://{BUCKET}/weights/", local_cache=tmp_path / "cache")
+    code = fetching.fetch(settings, sleep=lambda pause_s: write_key(seaweed.SECRET_KEY))
+
+    said = capsys.readouterr().err
+    assert code == 0
+    assert "looking again in 60 s" in said
+    assert f"s3://{BUCKET}/weights/ can be read" in said
+
+
+def test_three_workers_of_one_node_cost_one_download(
+    server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three init containers that share a folder, and what the bucket answered to all of them."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweed.ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweed.SECRET_KEY)
+    filled, url = fill_bucket(tmp_path / "bucket"), f"s3://{BUCKET}/shared/"
+    size_bytes = copied(filled, url, server)
+    with proxy(server.endpoint) as between:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("SIE_", "HF_"))},
+            "AWS_ENDPOINT_URL_S3": between.endpoint,
+            "SIE_CLUSTER_CACHE": url,
+            "SIE_LOCAL_CACHE": str(tmp_path / "cache"),
+            "SIE_PRELOAD_MODELS": MINILM,
+        }
+        program = str(Path(sys.executable).parent / "sie-server")
+        workers = [
+            subprocess.Popen([program, "weights"], env=environment, stderr=subprocess.PIPE, text=True) for _ in range(3)
+        ]
+        said = [one.communicate(timeout=100)[1] for one in workers]
+
+    assert [one.returncode for one in workers] == [0, 0, 0], said
+    assert sum(": fetching" in text or text.startswith("fetching") for text in said) == 1, said
+    assert size_bytes < between.answered_bytes < 1.05 * size_bytes
+
+
+def copied(source: str, url: str, server: Seaweed) -> int:
+    """Copies a store as it is; how many bytes that were."""
+    store, bucket = open_store(source), open_store(url, endpoint=server.endpoint)
+    size_bytes = 0
+    for stat in store.list(""):
+        with store.open(stat.name) as stream:
+            data = stream.read()
+        size_bytes += len(data)
+        bucket.put(stat.name, io.BytesIO(data), size_bytes=len(data), digest=digest_of(data))
+    return size_bytes

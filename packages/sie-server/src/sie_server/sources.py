@@ -6,6 +6,7 @@ none of them.
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from threading import Lock as Mutex
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from sie_core.artifacts.digest import Digest, parse_digest
-from sie_core.artifacts.errors import NotThere, Unreachable
+from sie_core.artifacts.errors import NoPermission, NotThere, Unreachable
 from sie_core.artifacts.lock import Lock, encode_lock, lock_file
 from sie_core.artifacts.store import Stat, Store, Traits
 from sie_core.artifacts.stores.local import LocalStore
@@ -36,7 +37,11 @@ ATTEMPTS_ALONE = 3
 
 
 class LateStore:
-    """A bucket whose client is imported by the first question asked of it."""
+    """A bucket whose client is imported by the first question asked of it.
+
+    After a refusal the next question is asked by a new client, which reads credentials, certificates and the rest of
+    the environment's files anew: somebody may have put them right.
+    """
 
     traits: Traits
 
@@ -58,19 +63,32 @@ class LateStore:
         return self.traits
 
     def stat(self, name: str) -> Stat | None:
-        return self.opened.stat(name)
+        with self._refusals_noted():
+            return self.opened.stat(name)
 
     def open(self, name: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
-        return self.opened.open(name, start=start, length=length)
+        with self._refusals_noted():
+            return self.opened.open(name, start=start, length=length)
 
     def put(self, name: str, data: BinaryIO, *, size_bytes: int, digest: Digest) -> None:
-        self.opened.put(name, data, size_bytes=size_bytes, digest=digest)
+        with self._refusals_noted():
+            self.opened.put(name, data, size_bytes=size_bytes, digest=digest)
 
     def list(self, prefix: str) -> Iterator[Stat]:
-        return self.opened.list(prefix)
+        with self._refusals_noted():
+            return self.opened.list(prefix)
 
     def delete(self, name: str) -> None:
-        self.opened.delete(name)
+        with self._refusals_noted():
+            self.opened.delete(name)
+
+    @contextmanager
+    def _refusals_noted(self) -> Iterator[None]:
+        try:
+            yield
+        except (NoPermission, Unreachable):
+            vars(self).pop("opened", None)
+            raise
 
 
 @dataclass

@@ -19,6 +19,12 @@ CACHE = ROOT / ".cache" / "hub-versions"
 OLDER = ("0.36.2", "1.9.0", "2.4.0")
 """One of each family of clients: requests and `huggingface-cli`; httpx; httpx2 and the cached tree."""
 
+OFFLINE = (
+    *("0.36.0", "0.36.2", "1.0.1", "1.2.4", "1.4.1", "1.6.0", "1.9.0", "1.12.2", "1.15.0", "1.18.0", "1.21.0"),
+    *("1.23.0", "1.25.1", "1.26.0", "1.29.0", "1.33.0", "2.0.0", "2.1.1", "2.2.0", "2.3.0", "2.4.0"),
+)
+"""Those that must resolve our layout offline: with those between which it changed what a client asks of a cache."""
+
 
 @dataclass(frozen=True)
 class Client:
