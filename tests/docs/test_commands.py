@@ -19,7 +19,9 @@ from sie_airgap.policy import Policy, parse_policy
 from sie_core.catalog.reading import parse_spec
 from sie_core.settings import DROPPED, NAMES
 
-OTHERS = {".", "curl", "docker", "echo", "helm", "kubectl", "pip", "python3", "sha256sum"}
+OTHERS = {
+    *(".", "aws", "curl", "docker", "echo", "gsutil", "helm", "hf", "kubectl", "mc", "pip", "python3", "sha256sum")
+}
 """Programs that are not ours: that a document names them is checked, not what they take."""
 
 MISSPELT = {"SIE_SERVER_PROT"}

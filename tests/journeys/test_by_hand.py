@@ -1,5 +1,6 @@
 """The guide's own way: the hub's command, the cloud's command, and no toolkit of ours on the way to a first vector."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from sie_testing.seaweed import Seaweed
 from .test_guide import SAME_ARITHMETIC, first_vector
 
 BUCKET = "sie-models-private"
+GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "offline.md"
+
+
+def by_hand(program: str) -> list[str]:
+    """What the guide gives that program to do, word for word."""
+    (line,) = [line for line in GUIDE.read_text().splitlines() if line.startswith(f"{program} ")]
+    return shlex.split(line)[1:]
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +38,15 @@ def test_download_and_sync_by_hand_end_in_a_first_vector_that_is_said_to_be_unve
     version: str, tmp_path: Path, server: Seaweed, hub_of, airgap
 ) -> None:
     """With 0.36.2 the command is `huggingface-cli`, as the guide has it; both bring blobs along, and links to them."""
+    download, sync = by_hand("hf"), by_hand("aws")
     client = installed_client() if version == "installed" else older_client(version)
     offline = tmp_path / "offline-weights"
     with hub_of(tmp_path / "hub") as hub:
         here = {"HF_ENDPOINT": hub, "HF_HUB_CACHE": str(offline), "HF_HOME": str(tmp_path / "home")}
-        ran = client.command("download", MINILM, "--cache-dir", str(offline), environment=here)
+        ran = client.command(*download, cwd=tmp_path, environment=here)
     assert ran.returncode == 0, ran.stderr
     url = f"s3://{BUCKET}/{version}/"
-    aws("s3", "sync", "./offline-weights", url, endpoint=server.endpoint, cwd=tmp_path)
+    aws(*sync[:-1], url, endpoint=server.endpoint, cwd=tmp_path)
 
     env = {
         "AWS_ENDPOINT_URL_S3": server.endpoint,

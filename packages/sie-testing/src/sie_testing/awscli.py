@@ -26,7 +26,7 @@ def aws(*arguments: str, endpoint: str, cwd: Path) -> str:
     }
     # After an empty file (the hub's client leaves such locks) this server lets the next request on the connection
     # wait; the command asks again on another connection, by default after a minute.
-    command = [sys.executable, "-m", "awscli", "--cli-read-timeout", "2", *arguments]
+    command = [sys.executable, "-m", "awscli", "--cli-read-timeout", "10", *arguments]
     ran = subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True)
     if ran.returncode != 0:
         raise RuntimeError(f"`aws {' '.join(arguments)}` ended with {ran.returncode}: {ran.stderr[-2000:]}")

@@ -33,25 +33,31 @@ class Client:
     version: str
     folder: Path | None
 
-    def python(self, script: str, *arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def python(
+        self, script: str, *arguments: str, environment: Mapping[str, str], cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Runs a script that may import `huggingface_hub`."""
         isolated = [] if self.folder is None else ["-S"]
-        return self._run([sys.executable, *isolated, "-c", script, *arguments], environment)
+        return self._run([sys.executable, *isolated, "-c", script, *arguments], environment, cwd)
 
-    def command(self, *arguments: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, environment: Mapping[str, str], cwd: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Runs `hf ARGUMENTS`, or `huggingface-cli ARGUMENTS` where that is the client's command."""
         module, name = "huggingface_hub.cli.hf", "hf"
         if self.version.startswith("0."):
             module, name = "huggingface_hub.commands.huggingface_cli", "huggingface-cli"
         script = f"import sys; sys.argv[0] = {name!r}; from {module} import main; main()"
-        return self.python(script, *arguments, environment=environment)
+        return self.python(script, *arguments, environment=environment, cwd=cwd)
 
-    def _run(self, command: list[str], environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def _run(
+        self, command: list[str], environment: Mapping[str, str], cwd: Path | None
+    ) -> subprocess.CompletedProcess[str]:
         """With nothing inherited but PATH: a token or an endpoint of the developer's own must not count."""
         given = {"PATH": os.defpath, "HF_HUB_DISABLE_UPDATE_CHECK": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
         if self.folder is not None:
             given["PYTHONPATH"] = str(self.folder)
-        return subprocess.run(command, env=given, capture_output=True, text=True, timeout=100, check=False)
+        return subprocess.run(command, env=given, cwd=cwd, capture_output=True, text=True, timeout=100, check=False)
 
 
 def installed_client() -> Client:
