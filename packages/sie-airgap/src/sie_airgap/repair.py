@@ -17,7 +17,7 @@ from sie_airgap.media import indexes
 from sie_airgap.parity import exclusive_or
 from sie_airgap.parity_format import Covered, Parity
 from sie_airgap.progress import Progress, Silent, Task
-from sie_airgap.volume_format import BLOCK_BYTES, CHUNK_BYTES, Volume
+from sie_airgap.volume_format import BLOCK_BYTES, CHUNK_BYTES, Volume, volume_name
 from sie_airgap.volume_reader import Checked, Damaged, Index, Unreadable, read_checks
 from sie_airgap.volume_writer import draft, publish, writing
 from sie_core.artifacts.digest import digest_of_stream
@@ -145,7 +145,7 @@ def _uncovered(files: dict[Path, Index], parities: Sequence[Parity]) -> Iterator
     here = {(index.archive, index.lock, index.name) for index in files.values()}
     here |= {(one.archive, one.lock, volume.name) for one in parities for volume in one.volumes}
     for archive, lock, of in {(one.archive, one.lock, one.of) for one in files.values() if isinstance(one, Volume)}:
-        names = [f"v{number:04d}.tar" for number in range(1, of + 1)]
+        names = [volume_name(number) for number in range(1, of + 1)]
         missing = [name for name in names if (archive, lock, name) not in here]
         if missing:
             yield Incomplete(
