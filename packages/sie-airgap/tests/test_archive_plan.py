@@ -26,7 +26,7 @@ def volumes_of(layout: list[list[Piece]]) -> list[Volume]:
 @given(sizes, limits)
 def test_every_byte_of_every_blob_stands_in_exactly_one_place(sizes: list[int], limit: int) -> None:
     blobs = named(sizes)
-    pieces = [piece for volume in lay_out(blobs, volume_bytes=limit, reserved_bytes=100) for piece in volume]
+    pieces = [piece for volume in lay_out(blobs, volume_bytes=limit, reserved_bytes=[100]) for piece in volume]
 
     for digest, size_bytes in blobs:
         mine = sorted((piece.start, piece.size_bytes) for piece in pieces if piece.blob == digest)
@@ -37,14 +37,14 @@ def test_every_byte_of_every_blob_stands_in_exactly_one_place(sizes: list[int], 
 
 @given(sizes, limits)
 def test_no_volume_is_larger_than_its_medium(sizes: list[int], limit: int) -> None:
-    layout = lay_out(named(sizes), volume_bytes=limit, reserved_bytes=0)
+    layout = lay_out(named(sizes), volume_bytes=limit, reserved_bytes=[0])
 
     assert all(volume.size_bytes <= limit for volume in volumes_of(layout))
 
 
 @given(sizes, limits)
 def test_only_blobs_that_fit_on_no_volume_are_cut(sizes: list[int], limit: int) -> None:
-    layout = lay_out(named(sizes), volume_bytes=limit, reserved_bytes=0)
+    layout = lay_out(named(sizes), volume_bytes=limit, reserved_bytes=[0])
     largest_whole = max((p.size_bytes for pieces in layout for p in pieces if p.of == 1), default=0)
 
     assert all(piece.blob_size_bytes >= largest_whole for pieces in layout for piece in pieces if piece.of > 1)
@@ -52,7 +52,7 @@ def test_only_blobs_that_fit_on_no_volume_are_cut(sizes: list[int], limit: int) 
 
 @given(sizes, limits)
 def test_members_follow_each_other_without_overlap(sizes: list[int], limit: int) -> None:
-    for volume in volumes_of(lay_out(named(sizes), volume_bytes=limit, reserved_bytes=0)):
+    for volume in volumes_of(lay_out(named(sizes), volume_bytes=limit, reserved_bytes=[0])):
         position = 0
         for member in volume.members:
             assert member.offset >= position + BLOCK_BYTES
@@ -63,7 +63,7 @@ def test_members_follow_each_other_without_overlap(sizes: list[int], limit: int)
 
 @given(sizes, limits)
 def test_an_index_comes_back_as_it_was_and_has_the_length_its_offsets_count_on(sizes: list[int], limit: int) -> None:
-    for volume in volumes_of(lay_out(named(sizes), volume_bytes=limit, reserved_bytes=0)):
+    for volume in volumes_of(lay_out(named(sizes), volume_bytes=limit, reserved_bytes=[0])):
         data = encode_volume(volume)
 
         assert decode_volume(data) == volume
@@ -73,14 +73,14 @@ def test_an_index_comes_back_as_it_was_and_has_the_length_its_offsets_count_on(s
 
 @given(sizes, limits)
 def test_the_same_blobs_are_laid_out_alike(sizes: list[int], limit: int) -> None:
-    once = lay_out(named(sizes), volume_bytes=limit, reserved_bytes=7)
+    once = lay_out(named(sizes), volume_bytes=limit, reserved_bytes=[7])
 
-    assert lay_out(named(sizes), volume_bytes=limit, reserved_bytes=7) == once
+    assert lay_out(named(sizes), volume_bytes=limit, reserved_bytes=[7]) == once
 
 
 def test_a_volume_without_room_for_the_lock_is_refused() -> None:
     with pytest.raises(ValueError, match="no room"):
-        lay_out(named([1]), volume_bytes=1 << 20, reserved_bytes=1 << 20)
+        lay_out(named([1]), volume_bytes=1 << 20, reserved_bytes=[1 << 20])
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_is_no_size_is_refused(text: str) -> None:
     ],
 )
 def test_an_index_that_cannot_be_is_refused(old: bytes, new: bytes) -> None:
-    (volume,) = volumes_of(lay_out(named([100]), volume_bytes=1 << 20, reserved_bytes=0))
+    (volume,) = volumes_of(lay_out(named([100]), volume_bytes=1 << 20, reserved_bytes=[0]))
     data = encode_volume(volume)
     assert old in data
 

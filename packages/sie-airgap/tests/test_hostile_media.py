@@ -40,7 +40,7 @@ BLOBS = [(digest_of(b"%d" % number), 300_000 * number) for number in range(5)]
 def sound() -> Volume:
     """The index of a volume with a lock, whole blobs and a part."""
     lock = Piece(digest_of(LOCK), len(LOCK), 0, len(LOCK), name="airgap.lock")
-    (pieces, *_) = lay_out(BLOBS, volume_bytes=1 << 20, reserved_bytes=len(LOCK))
+    (pieces, *_) = lay_out(BLOBS, volume_bytes=1 << 20, reserved_bytes=[len(LOCK)])
     part = Piece(digest_of(b"cut"), 9_000_000, 0, 500, 1, 9)
     empty = Volume(1, "sie-7", digest_of(LOCK), 1, 5, 0, {"airgap.lock": digest_of(LOCK)}, ())
     return with_offsets(empty, [lock, *pieces, part])

@@ -256,7 +256,7 @@ class _Pack:
         self._sums = {name: self._sums[name] for name in self._sums if name in {*cut.volume_names, *here}}
         self._write_sums()
         names = (*cut.volume_names, *sorted(here))
-        _write_if_changed(self._folder / README_NAME, readme(cut.lock, cut.lock_digest, cut.name, names))
+        _write_if_changed(self._folder / README_NAME, readme(cut.lock, cut.lock_digest, cut.name, names, cut.delta))
         _write_if_changed(self._folder / START_NAME, start_script())
         self._write_signatures()
 

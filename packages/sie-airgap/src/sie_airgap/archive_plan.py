@@ -66,7 +66,9 @@ class _Open:
         self.free_bytes -= _cost(piece.size_bytes)
 
 
-def lay_out(blobs: Sequence[tuple[Digest, int]], *, volume_bytes: int, reserved_bytes: int) -> list[list[Piece]]:
+def lay_out(
+    blobs: Sequence[tuple[Digest, int]], *, volume_bytes: int, reserved_bytes: Sequence[int]
+) -> list[list[Piece]]:
     """The pieces on each volume, in order.
 
     A parity volume fits the same medium: it is a little longer than the longest volume it stands for, which the
@@ -75,18 +77,19 @@ def lay_out(blobs: Sequence[tuple[Digest, int]], *, volume_bytes: int, reserved_
     Args:
         blobs: digest and size in bytes, each digest once, in the order wanted.
         volume_bytes: the most a volume may be, everything included.
-        reserved_bytes: what every volume carries besides (the lock).
+        reserved_bytes: the lengths of what every volume carries besides (the lock).
 
     Raises:
         ValueError: nothing would fit, or there would be more volumes than there are names.
     """
+    reserved = sum(_cost(size_bytes) for size_bytes in reserved_bytes)
     promised = 0
     while True:
         most = volume_bytes - overhead_bytes(promised, volume_bytes)
-        room = most - BLOCK_BYTES - index_bytes(1) - tail_bytes(0) - BLOCK_BYTES - _cost(reserved_bytes)
+        room = most - BLOCK_BYTES - index_bytes(1) - tail_bytes(0) - BLOCK_BYTES - reserved
         if room <= _cost(BLOCK_BYTES):
             raise ValueError(
-                f"a volume of {volume_bytes:,} bytes has no room beside {reserved_bytes:,} bytes on every one"
+                f"a volume of {volume_bytes:,} bytes has no room beside {sum(reserved_bytes):,} bytes on every one"
             )
         volumes = _filled(blobs, room)
         if len(volumes) > MOST_VOLUMES:

@@ -84,7 +84,7 @@ def bill(lock: Lock, present: Collection[Digest], *, media: Mapping[str, int], l
     size_bytes = sum(content.size_bytes for content in wanted)
     lacking_bytes = sum(content.size_bytes for content in wanted if content.digest not in present)
     blobs = [(content.digest, content.size_bytes) for content in wanted]
-    reserved_bytes = len(encode_lock(lock))
+    reserved_bytes = [len(encode_lock(lock))]
     largest = max(lock.models, key=lambda model: model.size_bytes, default=None)
     in_bucket = {
         (model.repo, model.revision, file.path): file.size_bytes for model in lock.models for file in model.files
@@ -117,7 +117,7 @@ def _seconds(size_bytes: int, link: str) -> int:
     return -int(-size_bytes * 8 // parse_link(link))
 
 
-def _count(blobs: Sequence[tuple[Digest, int]], *, volume_bytes: int, reserved_bytes: int) -> int | None:
+def _count(blobs: Sequence[tuple[Digest, int]], *, volume_bytes: int, reserved_bytes: Sequence[int]) -> int | None:
     try:
         return len(lay_out(blobs, volume_bytes=volume_bytes, reserved_bytes=reserved_bytes))
     except ValueError:

@@ -12,6 +12,7 @@ import msgspec
 from sie_airgap.archive_plan import LOCK_NAME, Piece, lay_out, with_offsets
 from sie_airgap.blobs import GOLDEN_NAME, Blobs
 from sie_airgap.contents import Content, contents
+from sie_airgap.delta import DELTA_NAME, NOTHING, Delta, carried, encode_delta
 from sie_airgap.failures import Drift, Incomplete, Misused
 from sie_airgap.medium import UNLIMITED, VolumeSize
 from sie_airgap.parity_format import Covered, Parity, groups, parity_name
@@ -22,6 +23,8 @@ from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.lock import Lock, encode_lock
 
 _BESIDE_STEP_BYTES = 1 << 16
+_EVERYWHERE = (LOCK_NAME, DELTA_NAME)
+"""Whoever has one volume can tell what the archive is for, and what its blobs are made of."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Cut:
     named: Mapping[str, bytes]
     volumes: tuple[tuple[Piece, ...], ...]
     parity_every: int | None = None
+    delta: Delta = NOTHING
 
     @property
     def volume_names(self) -> tuple[str, ...]:
@@ -79,11 +83,18 @@ class Cut:
 
 
 def plan_archive(
-    lock: Lock, source: Blobs, *, name: str, size: VolumeSize = UNLIMITED, parity_every: int | None = None
+    lock: Lock,
+    source: Blobs,
+    *,
+    name: str,
+    size: VolumeSize = UNLIMITED,
+    parity_every: int | None = None,
+    delta: Delta = NOTHING,
 ) -> Cut:
     """What `pack` will write.
 
     Args:
+        delta: what is left to the far side, or carried as recipes.
         parity_every: how many volumes share a parity volume at most; None: there is none.
 
     Raises:
@@ -92,21 +103,24 @@ def plan_archive(
         Misused: they are none.
         ValueError: nothing fits on a volume of that size.
     """
-    wanted = contents(lock)
-    _check_complete(wanted, source)
+    _check_complete(contents(lock), source)
+    wanted = carried(lock, delta)
     lock_bytes = encode_lock(lock)
     named = {LOCK_NAME: lock_bytes}
     golden = source.named(GOLDEN_NAME)
     if golden is not None:
         _check_golden(golden, digest_of(lock_bytes))
         named[GOLDEN_NAME] = golden
+    if delta != NOTHING:
+        named[DELTA_NAME] = encode_delta(delta)
+    everywhere = {file: named[file] for file in _EVERYWHERE if file in named}
     blobs = {content.digest: content.size_bytes for content in wanted}
-    extra = {digest_of(data): len(data) for file, data in named.items() if file != LOCK_NAME}
+    extra = {digest_of(data): len(data) for file, data in named.items() if file not in everywhere}
     ordered = list({**extra, **blobs}.items())
     beside_bytes = 0
     while True:
         most = size.most_bytes - beside_bytes
-        volumes = lay_out(ordered, volume_bytes=most, reserved_bytes=len(lock_bytes))
+        volumes = lay_out(ordered, volume_bytes=most, reserved_bytes=[len(data) for data in everywhere.values()])
         cut = Cut(
             name=name,
             lock=lock,
@@ -114,6 +128,7 @@ def plan_archive(
             named=named,
             volumes=tuple(tuple(_with_names(pieces, named)) for pieces in volumes),
             parity_every=parity_every,
+            delta=delta,
         )
         needed = _beside_bytes(cut) if size.holds_all else 0
         if needed <= beside_bytes:
@@ -123,7 +138,7 @@ def plan_archive(
 
 def _beside_bytes(cut: Cut) -> int:
     """Room for what stands beside a volume on its medium, with a parity volume to every volume, in whole steps."""
-    needed = len(readme(cut.lock, cut.lock_digest, cut.name, cut.names)) * 2 + len(start_script())
+    needed = len(readme(cut.lock, cut.lock_digest, cut.name, cut.names, cut.delta)) * 2 + len(start_script())
     needed += 2 * LINE_BYTES * len(cut.volumes)
     return needed + -needed % _BESIDE_STEP_BYTES
 
@@ -160,8 +175,9 @@ def _check_complete(wanted: Sequence[Content], source: Blobs) -> None:
 
 def _with_names(pieces: Sequence[Piece], named: Mapping[str, bytes]) -> Iterator[Piece]:
     """The lock first on every volume, then the pieces, those that have a name of their own under it."""
-    lock = named[LOCK_NAME]
-    yield Piece(digest_of(lock), len(lock), 0, len(lock), name=LOCK_NAME)
+    for file in _EVERYWHERE:
+        if file in named:
+            yield Piece(digest_of(named[file]), len(named[file]), 0, len(named[file]), name=file)
     own = {digest_of(data): file for file, data in named.items()}
     for piece in pieces:
         if piece.blob in own and piece.of == 1:

@@ -10,12 +10,14 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.blobs import SIGNATURES_NAME
 from sie_airgap.damage import altered
+from sie_airgap.delta import DELTA_NAME, NOTHING, Delta, decode_delta
 from sie_airgap.failures import Drift, Expected, Incomplete, Misused, raise_all
 from sie_airgap.parity_format import Parity
 from sie_airgap.volume_format import Member, Volume
@@ -76,6 +78,12 @@ class Media:
             for member in volume.members:
                 places = self.pieces.setdefault(member.blob, {}).setdefault(member.blob_offset, [])
                 places.append(Placed(path, volume, member))
+
+    @cached_property
+    def delta(self) -> Delta:
+        """What the archive leaves to the far side. Raises `TrustError` for one that cannot be read."""
+        data = self.named(DELTA_NAME)
+        return NOTHING if data is None else decode_delta(data, where=self.where)
 
     @property
     def archive(self) -> str:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sie_airgap.contents import contents, labels
 from sie_airgap.damage import Crcs, altered, between, checks_altered, part_altered, sum_differs
+from sie_airgap.delta import carried, carried_labels
 from sie_airgap.failures import Expected, Incomplete
 from sie_airgap.media import Media
 from sie_airgap.parity_format import MEMBER_NAME, PARITY_INDEX_NAME, Parity, encode_parity
@@ -49,7 +49,7 @@ def verify_media(media: Media, *, progress: Progress) -> list[Expected]:
             task.at(path.name)
             findings += check.file(path, index)
         findings += check.joined()
-    lacking = [content for content in contents(media.lock) if media.size(content.digest) is None]
+    lacking = [content for content in carried(media.lock, media.delta) if media.size(content.digest) is None]
     if media.missing_volumes() and lacking:
         shown = ", ".join(content.label for content in lacking[:3]) + (" …" if len(lacking) > 3 else "")
         absent = ", ".join(f"`{name}`" for name in media.missing_volumes())
@@ -71,7 +71,7 @@ class _Check:
 
     def __init__(self, media: Media, task: Task) -> None:
         self._media, self._task = media, task
-        self._names = labels(media.lock)
+        self._names = carried_labels(media.lock, media.delta)
         self._cut: dict[Digest, Hashing] = {}
         self._damaged: set[Digest] = set()
 

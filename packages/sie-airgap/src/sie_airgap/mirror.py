@@ -5,12 +5,15 @@ lock start from; then the lock; then `.sie/current`. Whatever a reader finds, it
 ever deleted. Images and chart: `images`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import BinaryIO
 
 from sie_airgap.blobs import Blobs, need_space
+from sie_airgap.delta import NOTHING, weights_of
 from sie_airgap.failures import Drift, Incomplete
+from sie_airgap.media import Media
 from sie_airgap.patience import Wait, patiently
 from sie_airgap.patient_bucket import PatientBucket
 from sie_airgap.progress import Progress, Task
@@ -24,6 +27,7 @@ from sie_airgap.receipt import (
     receipt_of_bucket,
     strays,
 )
+from sie_airgap.recipes import OnBase, check_base
 from sie_airgap.verify import lock_in_bucket
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest
@@ -84,9 +88,10 @@ def plan_weights(
         Incomplete: `blobs` lacks weights that the lock names.
         Drift: the bucket holds a later lock.
     """
-    _check_complete(lock, blobs)
     refuse_older(lock, store, left=_left(store) if rolled_back else None)
-    held = {} if replace else _held(store)
+    there = _held(store)
+    _check_complete(lock, _on_base(blobs, lock, store, there))
+    held = {} if replace else there
     copies: list[Copy] = []
     for model in lock.models:
         copies += _copies(model, upload_plan(store, model.manifest, reread=replace), held)
@@ -118,19 +123,21 @@ def mirror_weights(
         TrustError: a blob is not what the lock says; the bucket has no trace of it.
         TransferError: of the bucket; what was copied stays, and a second run goes on from there.
     """
-    _check_complete(lock, blobs)
     store = PatientBucket(bucket, say=progress.say, wait=wait)
     left = _left(store) if rolled_back else None
     refuse_older(lock, store, left=left)
+    there = _held(store)
+    source = _on_base(blobs, lock, store, there)
+    _check_complete(lock, source)
     if isinstance(bucket, LocalStore):
         need_space(bucket.root, _missing_bytes(lock, store))
-    held = {} if replace else _held(store)
+    held = {} if replace else there
     copies: list[Copy] = []
     with progress.task("mirror weights", sum(model.size_bytes for model in lock.models)) as task:
         for model in lock.models:
             plan = upload_files(
                 store,
-                lambda entry: blobs.open(entry.digest),
+                lambda entry: source.open(entry.digest),
                 model.manifest,
                 absent=model.absent,
                 reread=replace,
@@ -227,6 +234,36 @@ def _missing_bytes(lock: Lock, store: Store) -> int:
         for entry in model.manifest.files
     }
     return sum(size_bytes for name, size_bytes in wanted.items() if listed.get(name) != size_bytes)
+
+
+class _HeldBlobs:
+    """What a bucket holds, as blobs: what a delta is made of."""
+
+    def __init__(self, store: Store, held: Mapping[Digest, str]) -> None:
+        self.where = store.url
+        self._store, self._held = store, dict(held)
+
+    def size(self, digest: Digest) -> int | None:
+        found = self._store.stat(self._held[digest]) if digest in self._held else None
+        return None if found is None else found.size_bytes
+
+    def open(self, digest: Digest, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        return self._store.open(self._held[digest], start=start, length=length)
+
+    def named(self, name: str) -> bytes | None:
+        return None
+
+    def named_everywhere(self, name: str) -> list[tuple[str, bytes]]:
+        return []
+
+
+def _on_base(blobs: Blobs, lock: Lock, store: Store, held: Mapping[Digest, str]) -> Blobs:
+    """The blobs of a delta on what the bucket holds; other blobs as they are."""
+    if not isinstance(blobs, Media) or blobs.delta == NOTHING:
+        return blobs
+    base = _HeldBlobs(store, held)
+    check_base(weights_of(blobs.delta, lock), base, lock)
+    return OnBase(blobs, blobs.delta, base, lock)
 
 
 def _names(model: LockedModel) -> dict[Digest, str]:

@@ -8,6 +8,7 @@ hands over to the `sie-airgap` installed there. Both are the same bytes for the 
 from collections.abc import Sequence
 from importlib.resources import files
 
+from sie_airgap.delta import NOTHING, Delta
 from sie_airgap.progress import sized
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.lock import Lock
@@ -16,7 +17,7 @@ README_NAME = "README.txt"
 START_NAME = "start.sh"
 
 
-def readme(lock: Lock, digest: Digest, archive: str, names: Sequence[str]) -> str:
+def readme(lock: Lock, digest: Digest, archive: str, names: Sequence[str], delta: Delta = NOTHING) -> str:
     """The runbook, for one archive. `names`: of its volumes, and of its parity volumes."""
     chart = lock.charts[0].file if lock.charts else "CHART.tgz"
     parity = [name for name in names if name.startswith("p")]
@@ -30,7 +31,7 @@ def readme(lock: Lock, digest: Digest, archive: str, names: Sequence[str]) -> st
   models   {_listed([f"{model.id} at {model.revision}, {sized(model.size_bytes)}" for model in lock.models])}
   images   {_listed([image.reference for image in lock.images])}
   charts   {_listed([one.file for one in lock.charts])}
-  wheels   {len(lock.wheels)}
+  wheels   {len(lock.wheels)}{_base(delta)}
 
 Nothing here is ever changed or deleted by the steps below. Every step may be run again: it goes on where it stopped.
 The volumes may lie on several media, in any order, read-only. Name all of them where MEDIA stands, for example
@@ -97,6 +98,17 @@ def _ranged(names: Sequence[str]) -> str:
     if len(names) <= 8:
         return ", ".join(names) or "none"
     return f"{names[0]} to {names[-1]}, {len(names)} of them"
+
+
+def _base(delta: Delta) -> str:
+    if delta.base is None:
+        return ""
+    made = f"{len(delta.recipes)} are made of what is there"
+    return f"""
+  base     lock number {delta.base.serial} at {delta.base.place}
+           ({delta.base.lock})
+           THIS IS A DELTA: {len(delta.left_out)} blobs are not in it, since they are there, and {made}.
+           Unpack it into the store that has that lock, or mirror it to the bucket that has."""
 
 
 def _listed(lines: Sequence[str]) -> str:

@@ -23,10 +23,12 @@ from sie_airgap.blobs import (
 )
 from sie_airgap.contents import Content, contents
 from sie_airgap.damage import carry_again
+from sie_airgap.delta import ByRecipe
 from sie_airgap.failures import Drift, Expected, Incomplete, Partial, raise_all
 from sie_airgap.kept import keep
 from sie_airgap.media import Media, Placed
-from sie_airgap.progress import Progress, Task
+from sie_airgap.progress import Progress, Silent, Task
+from sie_airgap.recipes import OnBase, check_base
 from sie_airgap.trust.files import merged, sealed_in
 from sie_airgap.volume_reader import Unreadable
 from sie_core.artifacts.errors import TrustError
@@ -47,13 +49,15 @@ class UnpackPlan:
 
 
 def plan_unpack(media: Media, store: BlobFolder) -> UnpackPlan:
-    """Raises `Drift` when the store is for a later lock."""
+    """Raises `Drift` when the store is for a later lock, and `Incomplete` when it lacks what a delta leaves to it."""
     _refuse_older(media, store)
+    check_base(media.delta, store, media.lock)
     todo, present, missing = [], [], []
     for content in contents(media.lock):
+        recipe = media.delta.by_blob.get(content.digest)
         if store.size(content.digest) is not None:
             present.append(content)
-        elif content.digest in media.pieces:
+        elif content.digest in media.pieces or (recipe is not None and recipe.recipe in media.pieces):
             todo.append(content)
         else:
             missing.append(content)
@@ -119,6 +123,41 @@ def _refuse_older(media: Media, store: BlobFolder) -> None:
 
 def _take(media: Media, store: BlobFolder, content: Content, task: Task) -> Sequence[Expected]:
     """One blob into the store, or as much of it as is here; what was damaged on the way."""
+    recipe = media.delta.by_blob.get(content.digest)
+    if recipe is not None:
+        return _take_made(media, store, content, recipe, task)
+    return _take_carried(media, store, content, task)
+
+
+def _take_made(media: Media, store: BlobFolder, content: Content, recipe: ByRecipe, task: Task) -> Sequence[Expected]:
+    """By its recipe, which is read where it stands, or put together first where it is cut across volumes."""
+    if media.size(recipe.recipe) is None and store.size(recipe.recipe) is None:
+        part = Content(recipe.recipe, recipe.recipe_bytes, f"recipe of {content.label}")
+        errors = _take_carried(media, store, part, Silent())
+        if errors or store.size(recipe.recipe) is None:
+            return errors
+    source = OnBase(media, media.delta, store, media.lock)
+    try:
+        fill(
+            store,
+            content.digest,
+            content.size_bytes,
+            lambda start: source.open(content.digest, start=start),
+            label=content.label,
+            where=f"{media.where}: recipe {recipe.recipe}",
+            advance=task.advance,
+        )
+    except Unreadable as error:
+        return [error]
+    except TrustError as error:
+        error.hint = error.hint or "`sie-airgap verify`, of these media and of the store, tells which is damaged"
+        return [error]
+    if recipe.recipe not in {one.digest for one in contents(media.lock)}:
+        store.path(recipe.recipe).unlink(missing_ok=True)  # it was the way here, and nothing of the lock
+    return []
+
+
+def _take_carried(media: Media, store: BlobFolder, content: Content, task: Task) -> Sequence[Expected]:
     places = media.pieces[content.digest]
     if places.get(0, [])[:1] and places[0][0].member.whole:
         return _take_whole(store, content, places[0], task)

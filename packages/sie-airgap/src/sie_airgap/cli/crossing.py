@@ -1,5 +1,6 @@
 """The verbs that look at media: inspect, verify, repair, unpack."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -56,6 +57,7 @@ def inspect(media: tuple[Path, ...], output: str) -> None:
             for path, one in found.parity.items()
         ),
         *(f"missing  {name}" for name in found.missing_volumes()),
+        *_base_lines(found),
         *(
             f"model    {model.id} at {model.revision}, {len(model.files)} files, {sized(model.size_bytes)}, "
             f"licence {model.license or 'not named'}"
@@ -68,6 +70,15 @@ def inspect(media: tuple[Path, ...], output: str) -> None:
     _tell_notes(found, console)
     console.data("\n".join(lines), _facts(found))
     raise_all(found.refused)
+
+
+def _base_lines(found: Media) -> Iterator[str]:
+    delta = found.delta
+    if delta.base is not None:
+        yield f"base     lock number {delta.base.serial} at {delta.base.place}, {delta.base.lock}"
+        yield f"         {counted(len(delta.left_out), 'blob')} of it left out"
+    if delta.recipes:
+        yield f"recipes  {len(delta.recipes)}, {sized(sum(one.recipe_bytes for one in delta.recipes))}"
 
 
 def _tell_notes(found: Media, console: Console) -> None:
@@ -87,6 +98,8 @@ def _facts(found: Media) -> dict[str, object]:
         "volumes": {volume.name: str(path) for path, volume in found.volumes.items()},
         "parity": {one.name: [volume.name for volume in one.volumes] for one in found.parity.values()},
         "missing": list(found.missing_volumes()),
+        "base": None if found.delta.base is None else found.delta.base.lock,
+        "left_out": list(found.delta.left_out),
         "models": {model.id: model.revision for model in found.lock.models},
         "images": {image.reference: image.digest for image in found.lock.images},
     }

@@ -96,7 +96,7 @@ def _would_be_on(lock: Lock) -> Mapping[str, Mapping[Digest, Sequence[str]]]:
     found = {}
     for medium, size in MEDIA.items():
         on: dict[Digest, list[str]] = {}
-        cut = lay_out(blobs, volume_bytes=size.most_bytes, reserved_bytes=len(encode_lock(lock)))
+        cut = lay_out(blobs, volume_bytes=size.most_bytes, reserved_bytes=[len(encode_lock(lock))])
         for number, pieces in enumerate(cut, start=1):
             for piece in pieces:
                 on.setdefault(piece.blob, []).append(f"volume {number} of {len(cut)}")
