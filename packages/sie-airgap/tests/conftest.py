@@ -65,3 +65,9 @@ def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
     cut = plan_archive(lock, store, name="sie-test", size=VolumeSize(1 << 20))
     pack(cut, store, tmp_path / "archive", progress=Silent())
     return tmp_path / "archive"
+
+
+@pytest.fixture(autouse=True)
+def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command of a test remembers its uploads in the home of whoever runs it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))

@@ -51,6 +51,7 @@ class Sessions:
         name = _name(repository, digest)
         self._known[name] = session
         if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             draft = self._folder / f".{name}"
             draft.touch(mode=0o600)
             draft.write_bytes(msgspec.json.encode(session))
@@ -86,6 +87,8 @@ def kept_sessions(state: Path, origin: str, *, say: Callable[[str], object]) -> 
         else:
             _drop_old(folder)
             yield Sessions(folder)
+            with suppress(OSError):
+                folder.rmdir()  # nothing is on its way
     finally:
         os.close(handle)
 
