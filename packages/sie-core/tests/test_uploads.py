@@ -41,7 +41,10 @@ NAME = "model.safetensors"
 _prefixes = count()
 
 
-@pytest.fixture(scope="module", params=S3_PLACES)
+OTHERS = [pytest.param(name, marks=pytest.mark.gap_servers) for name in S3_PLACES if name != "seaweedfs"]
+
+
+@pytest.fixture(scope="module", params=["seaweedfs", *OTHERS])
 def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     with running(request.param, tmp_path_factory.mktemp("place")) as started:
         yield started
