@@ -10,6 +10,7 @@ import sys
 from typing import NamedTuple
 
 import click
+from click.shell_completion import CompletionItem
 
 from sie_airgap import __version__
 from sie_airgap.cli.outcome import run
@@ -45,6 +46,7 @@ VERBS = {
     "why": Verb("reading", "Say why something is carried."),
     "explain": Verb("reading", "Say all that is known of one thing in a lock."),
     "diff": Verb("reading", "Say what changed between two locks or archives."),
+    "completion": Verb("completing", "Make bash, zsh or fish complete all this."),
 }
 """In the order of the journey."""
 
@@ -66,10 +68,15 @@ class _Journey(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        if args and args[0] not in VERBS and not args[0].startswith("-") and not ctx.resilient_parsing:
             near = nearest(args[0], VERBS, most=1)
             ctx.fail(f"there is no verb `{args[0]}`" + (f"; did you mean `{near[0]}`?" if near else ""))
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Verbs without importing any: a shell asks at every press of a key."""
+        verbs = [CompletionItem(name, help=verb.does) for name, verb in VERBS.items() if name.startswith(incomplete)]
+        return [*verbs, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs, in the order in which they are used"):

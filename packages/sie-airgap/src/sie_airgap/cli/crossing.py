@@ -106,7 +106,7 @@ def _facts(found: Media) -> dict[str, object]:
 
 
 @click.command()
-@click.argument("what", nargs=-1, required=True)
+@click.argument("what", nargs=-1, required=True, type=click.Path())
 @lock_option
 @click.option("--write-manifest", is_flag=True, help="Adopt a bucket that was filled by hand; see above.")
 @dry_run_option
