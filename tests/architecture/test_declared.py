@@ -27,6 +27,10 @@ def project(name: str) -> Any:
     return tomllib.loads((PACKAGES / name / "pyproject.toml").read_text())["project"]
 
 
+STANDARD = sys.stdlib_module_names | {"compression"}
+"""Of Python's own; `compression` is from 3.14 on, and imported there alone."""
+
+
 def declared(name: str, extras: frozenset[str]) -> set[str]:
     """What is asked for by installing `name[extras]`, through our own distributions and no further."""
     found: set[str] = set()
@@ -50,7 +54,7 @@ def imports(name: str) -> Iterator[tuple[str, str]]:
                 tops = [str(node.module).partition(".")[0]]
             else:
                 continue
-            yield from ((top, str(path.relative_to(source))) for top in tops if top not in sys.stdlib_module_names)
+            yield from ((top, str(path.relative_to(source))) for top in tops if top not in STANDARD)
 
 
 def undeclared(name: str, allowed: set[str]) -> set[tuple[str, str]]:
