@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sie_airgap import chart_images, chart_package, helm
+from sie_airgap import chart_images, chart_package, chart_tree, helm
 from sie_airgap.failures import Incomplete
 from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.digest import digest_of
@@ -45,14 +45,9 @@ def test_chart_with_every_switch_in_turn_pulls_no_image_but_three(package, helm_
     assert [use.reference for use in found.needed] == [
         f"ghcr.io/superlinked/{name}:v0.3.1" for name in ("sie-config", "sie-gateway", "sie-server")
     ]
-    assert found.with_switches == ()
-    # These want another value beside them; every-knob.yaml and its fellows set both.
-    assert found.not_tried == (
-        "hfToken.create",
-        "workers.common.clusterCache.enabled",
-        "workers.common.clusterCache.requireVerified",
-        "networkPolicy.enabled",
-    )
+    assert found.otherwise.images == ()
+    # Mappings with keys of their own; every-knob.yaml and its fellows set them.
+    assert found.otherwise.not_tried == ("workers.common.clusterCache.volume", "workers.pools.l4.resources")
 
 
 @pytest.mark.parametrize(
@@ -99,8 +94,8 @@ def test_missing_values_file_is_named(chart, helm_4, tmp_path):
         helm.template(helm_4, chart, values=[tmp_path / "absent.yaml"], **RELEASE)
 
 
-def test_defaults_are_read_from_the_package(package, helm_4, default_values):
-    assert helm.default_values(helm_4, package) == default_values
+def test_defaults_are_read_from_the_package(package, default_values):
+    assert chart_tree.effective_values(chart_package.tree_of(package)) == default_values
 
 
 @pytest.mark.parametrize("text", ["a: [", "- 1\n", "just text"])

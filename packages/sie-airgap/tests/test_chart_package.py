@@ -73,6 +73,16 @@ def test_rule_that_is_not_understood_is_refused_by_name(chart):
         pack(chart)
 
 
+def _package(name):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        data = f"name: {name}\nversion: 2.14.3\n".encode()
+        member = tarfile.TarInfo(f"{name}/Chart.yaml")
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+    return packed.getvalue()
+
+
 def test_dependency_that_is_not_inside_is_named(chart):
     (chart / "Chart.yaml").write_text("name: demo\nversion: 1.2.3\ndependencies: [{name: keda, version: 2.x}]\n")
 
@@ -80,7 +90,7 @@ def test_dependency_that_is_not_inside_is_named(chart):
         pack(chart)
 
     (chart / "charts").mkdir()
-    (chart / "charts" / "keda-2.14.3.tgz").write_bytes(b"")
+    (chart / "charts" / "keda-2.14.3.tgz").write_bytes(_package("keda"))
     assert "demo/charts/keda-2.14.3.tgz" in _members(pack(chart))
 
 

@@ -1,16 +1,20 @@
-"""The images of a chart: as an operator's values render it, and with everything that is off switched on in turn.
+"""The images of a chart: as an operator's values render it, and with every value that is off switched on.
 
-An image that only a switched-on value brings is listed with that value, so that whoever locks can tell what
-this release pulls from what a later `--set` would. A switch that the chart refuses by itself (it needs other
-values beside it) is listed as not tried.
+What to render is decided in `switches.py`; this runs helm. An image that only other values bring is listed with
+those values, so that whoever locks can tell what this release pulls from what a later `--set` would.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
-from sie_airgap.helm import Refused, default_values, template
-from sie_airgap.inventory import ImageUse, conditionals, images
+from sie_airgap.chart_package import tree_of
+from sie_airgap.chart_tree import effective_values
+from sie_airgap.helm import Refused, template, values_in
+from sie_airgap.inventory import ImageUse, images
+from sie_airgap.switches import Found, Refusal, Rendered, overlaid, search
 
 
 @dataclass(frozen=True)
@@ -19,35 +23,41 @@ class ChartImages:
 
     Attributes:
         needed: what the release pulls with the operator's values.
-        with_switches: what it would pull besides, with the values that bring each in `why`.
-        not_tried: switches that the chart does not render with alone.
+        otherwise: what it would pull besides with other values, and which of those were never rendered.
     """
 
     needed: tuple[ImageUse, ...]
-    with_switches: tuple[ImageUse, ...]
-    not_tried: tuple[str, ...]
+    otherwise: Found
 
 
 def read(helm: Path, chart: Path, *, release: str, namespace: str, values: Sequence[Path] = ()) -> ChartImages:
-    """Renders the chart once as it is and once for each value that is off.
+    """Renders the chart as it is, and then as the search of its switches asks for.
 
     Raises:
         Refused: the chart does not render with the operator's own values.
+        Incomplete: a chart that it depends on, or a values file, is not there.
     """
-    needed = images(template(helm, chart, release=release, namespace=namespace, values=values))
-    known = {use.reference for use in needed}
-    extra: dict[str, list[str]] = {}
-    guessed: set[str] = set()
-    not_tried: list[str] = []
-    for name, override in conditionals(default_values(helm, chart)):
-        try:
-            objects = template(helm, chart, release=release, namespace=namespace, values=values, overrides=override)
-        except Refused:
-            not_tried.append(name)
-            continue
-        for use in images(objects):
-            if use.reference not in known:
-                extra.setdefault(use.reference, []).append(f"only with `{name}: true`")
-                guessed |= {use.reference} if use.is_guess else set()
-    with_switches = tuple(ImageUse(name, tuple(extra[name]), name in guessed) for name in sorted(extra))
-    return ChartImages(needed=needed, with_switches=with_switches, not_tried=tuple(not_tried))
+
+    def rendered(overrides: dict[str, Any] | None) -> Rendered:
+        objects = template(helm, chart, release=release, namespace=namespace, values=values, overrides=overrides)
+        return images(objects)
+
+    tree = tree_of(chart)
+    needed = rendered(None)
+    own = reduce(overlaid, (values_in(path) for path in values), effective_values(tree))
+    return ChartImages(needed, _searched(own, needed, rendered))
+
+
+def _searched(values: dict[str, Any], needed: Rendered, rendered: Callable[[dict[str, Any]], Rendered]) -> Found:
+    asking = search(values, known={use.reference for use in needed})
+    try:
+        overrides = next(asking)
+        while True:
+            try:
+                answer: Rendered | Refusal = rendered(overrides)
+            except Refused as error:
+                answer = Refusal(error.message)
+            overrides = asking.send(answer)
+    except StopIteration as end:
+        found: Found = end.value
+        return found

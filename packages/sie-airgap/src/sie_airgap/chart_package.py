@@ -14,10 +14,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from sie_airgap.chart_tree import MOST_YAML_BYTES, ChartTree, missing, read, unpacked
 from sie_airgap.failures import Incomplete, Misused
 
 MEDIA_TYPE = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
@@ -27,7 +25,6 @@ _GZIP_HEADER = bytes((0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 0xFF))
 _STORED_BLOCK = 0xFFFF
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _VERSION = re.compile(r"[0-9A-Za-z.+-]+")
-_MOST_YAML_BYTES = 4 << 20
 
 
 @dataclass(frozen=True)
@@ -43,24 +40,40 @@ class ChartName:
         return f"{self.name}-{self.version}.tgz"
 
 
-def identify(chart: Path) -> ChartName:
-    """The name and version of a chart: a folder or a `.tgz`.
+def tree_of(chart: Path) -> ChartTree:
+    """A chart, a folder or a `.tgz`, with all that is inside it.
 
     Raises:
-        Incomplete: there is no Chart.yaml.
-        Misused: it is neither, or its Chart.yaml names nothing that can be a chart.
+        Incomplete: there is no Chart.yaml, or charts that it depends on are not in its charts/.
+        Misused: it is no chart.
     """
-    return _named(_chart_yaml(chart), chart)
+    try:
+        tree = _read(chart)
+        _refuse_missing_dependencies(tree, chart)
+    except ValueError as error:
+        raise Misused(f"`{chart}` is not a chart: {error}", hint="a folder, or a .tgz of `helm package`") from error
+    return tree
+
+
+def identify(chart: Path) -> ChartName:
+    """The name and version of a chart: a folder or a `.tgz`. Raises as `tree_of`."""
+    return _named(tree_of(chart), chart)
+
+
+def _read(chart: Path) -> ChartTree:
+    if chart.is_dir():
+        inside = [chart / "Chart.yaml", chart / "values.yaml", *(chart / "charts").rglob("*")]
+        files = {path.relative_to(chart).as_posix(): path.read_bytes() for path in inside if path.is_file()}
+    else:
+        files = unpacked(chart.read_bytes()) if chart.is_file() else {}
+    if "Chart.yaml" not in files:
+        raise Incomplete(f"`{chart}` is not a chart: it has no Chart.yaml")
+    return read(files)
 
 
 def pack(chart_dir: Path) -> bytes:
-    """The packaged chart, less what its .helmignore leaves out.
-
-    Raises:
-        Incomplete: `chart_dir` is not a chart's folder, or charts it depends on are not in its charts/.
-    """
+    """The packaged chart, less what its .helmignore leaves out. Raises as `tree_of`."""
     name = identify(chart_dir)
-    _refuse_missing_dependencies(chart_dir)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path in _files(chart_dir):
@@ -71,36 +84,20 @@ def pack(chart_dir: Path) -> bytes:
     return stored_gzip(packed.getvalue())
 
 
-def _chart_yaml(chart: Path) -> bytes:
-    if chart.is_dir():
-        file = chart / "Chart.yaml"
-        if file.is_file():
-            return file.read_bytes()
-    elif chart.is_file():
-        try:
-            found = chart_yaml(chart.read_bytes())
-        except ValueError as error:
-            raise Misused(f"`{chart}` is not a chart: {error}", hint="a folder, or a .tgz of `helm package`") from error
-        if found is not None:
-            return found
-    raise Incomplete(f"`{chart}` is not a chart: it has no Chart.yaml")
-
-
 def chart_yaml(tgz: bytes) -> bytes | None:
     """Chart.yaml of a packaged chart; None where it has none. Raises `ValueError` for what is no `.tgz`."""
     try:
         with tarfile.open(fileobj=io.BytesIO(tgz), mode="r:gz") as tar:
             for member in tar:
                 if re.fullmatch(r"[^/]+/Chart\.yaml", member.name) and (found := tar.extractfile(member)) is not None:
-                    return found.read(_MOST_YAML_BYTES)
+                    return found.read(MOST_YAML_BYTES)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(str(error)) from error
     return None
 
 
-def _named(text: bytes, chart: Path) -> ChartName:
-    told = _loaded(text, chart)
-    name, version = told.get("name"), told.get("version")
+def _named(tree: ChartTree, chart: Path) -> ChartName:
+    name, version = tree.about.get("name"), tree.about.get("version")
     if not isinstance(name, str) or not isinstance(version, str):
         raise Misused(f"`{chart}`: Chart.yaml has name `{name}` and version `{version}`, want two strings")
     if not _NAME.fullmatch(name) or not _VERSION.fullmatch(version):
@@ -108,27 +105,16 @@ def _named(text: bytes, chart: Path) -> ChartName:
     return ChartName(name=name, version=version)
 
 
-def _loaded(text: bytes, chart: Path) -> dict[str, Any]:
-    try:
-        told = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Misused(f"`{chart}`: Chart.yaml is not YAML: {error}") from error
-    if not isinstance(told, dict) or not isinstance(told.get("dependencies") or [], list):
-        raise Misused(f"`{chart}`: Chart.yaml is not what describes a chart")
-    return told
-
-
-def _refuse_missing_dependencies(chart_dir: Path) -> None:
-    told = _loaded((chart_dir / "Chart.yaml").read_bytes(), chart_dir)
-    present = [path.name for path in (chart_dir / "charts").iterdir()] if (chart_dir / "charts").is_dir() else []
-    for wanted in told.get("dependencies") or []:
-        if not isinstance(wanted, dict) or not isinstance(wanted.get("name"), str):
-            raise Misused(f"`{chart_dir}`: Chart.yaml has the dependency `{wanted}`, want a mapping with a name")
-        if not any(name == wanted["name"] or name.startswith(f"{wanted['name']}-") for name in present):
-            raise Incomplete(
-                f"`{chart_dir}` depends on the chart `{wanted['name']}`, which is not in its charts/",
-                hint=f"`helm dependency build {chart_dir}` on the connected side",
-            )
+def _refuse_missing_dependencies(tree: ChartTree, chart: Path) -> None:
+    lacking = list(missing(tree))
+    if lacking:
+        told = ", ".join(f"`{wanted}` (of `{of}`)" for of, wanted in lacking)
+        folder = f"{chart}" if chart.is_dir() else f"{tree.name}"
+        unpack = "" if chart.is_dir() else f"`tar xzf {chart}`, then "
+        raise Incomplete(
+            f"`{chart}` depends on charts that are not in its charts/: {told}",
+            hint=f"{unpack}`helm dependency build {folder}` on the connected side, and give the folder `{folder}`",
+        )
 
 
 def _files(chart_dir: Path) -> Iterator[Path]:

@@ -11,6 +11,7 @@ from sie_airgap.oci.reference import parse_reference
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.hf_layout import snapshot_file, snapshot_folder
 from sie_core.artifacts.lock import (
+    CHART_NAME,
     Lock,
     LockedBlob,
     LockedChart,
@@ -175,7 +176,12 @@ def _is_image(reference: str, what: str) -> bool:
 
 def _chart(chart: LockedChart) -> Subject:
     facts = {"digest": chart.digest, "version": chart.version, "size": sized(chart.size_bytes)}
-    return Subject("chart", chart.file, (chart.digest,), chart.size_bytes, facts, ("given with --chart",))
+    if chart.not_locked:
+        facts["names, and not carried"] = ", ".join(image.reference for image in chart.not_locked)
+    if chart.not_tried:
+        facts["not rendered with"] = ", ".join(chart.not_tried)
+    given = "--chart" if chart.name == CHART_NAME else "--extra-chart"
+    return Subject("chart", chart.file, (chart.digest,), chart.size_bytes, facts, (f"given with {given}",))
 
 
 def _wheel(wheel: LockedWheel) -> Subject:

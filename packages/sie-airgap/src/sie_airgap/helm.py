@@ -72,10 +72,16 @@ def template(
     return parse(text)
 
 
-def default_values(helm: Path, chart: Path) -> Object:
-    """The chart's own values.yaml."""
-    text = _run([str(helm), "show", "values", str(chart)], stdin=b"", what=f"`{chart}`")
-    return _loaded(text)[0] or {}
+def values_in(path: Path) -> Object:
+    """What a values file holds. Raises `Refused` for what is no mapping, `Incomplete` where there is none."""
+    try:
+        loaded = _loaded(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise Incomplete(f"`{path}` is not there") from error
+    content: Any = next((each for each in loaded if each is not None), {})
+    if not isinstance(content, dict):
+        raise Refused(f"`{path}` holds a {type(content).__name__}, want a mapping of values")
+    return content
 
 
 def parse(text: str) -> list[Object]:
@@ -98,7 +104,7 @@ def _loaded(text: str) -> list[Any]:
     try:
         return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
     except yaml.YAMLError as error:
-        raise Refused(f"what was rendered is not YAML: {error}") from error
+        raise Refused(f"not YAML: {error}") from error
 
 
 def _run(command: Sequence[str], *, stdin: bytes, what: str) -> str:

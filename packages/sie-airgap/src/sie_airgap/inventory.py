@@ -1,26 +1,26 @@
 """What a cluster needs, read off the rendered chart: which images, and why each.
 
-`images` takes the objects that helm rendered. An image is certain where Kubernetes itself pulls it (a
-container of any pod, an image volume, the `image` of a custom resource); it is a guess where a string in an
-environment variable, an argument or a ConfigMap looks like one, since operators start pods from such
-strings. `conditionals` lists the values of a chart that are off, so that each can be rendered switched on.
+`images` takes the objects that helm rendered. An image is certain where Kubernetes itself pulls it (a container
+of any pod, an image volume) and where a custom resource has an `image` that can be nothing else. It is a guess
+wherever an operator might put a pod together from what it reads: `image_texts.py` knows those places.
 
 Nothing here reads a file or starts a program: `chart_images.py` does.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from sie_airgap import image_texts
 
 Objects = Iterable[Mapping[str, Any]]
 
 _CONTAINERS = {"containers": "container", "initContainers": "init container", "ephemeralContainers": "container"}
-_PATH = r"[a-z0-9]+(?:[._-]+[a-z0-9]+)*"
-_TAIL = r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}(?:@sha256:[0-9a-f]{64})?|@sha256:[0-9a-f]{64})"
-_HOST = r"(?:[a-z0-9-]+(?:\.[a-z0-9-]+)+(?::[0-9]{1,5})?|localhost(?::[0-9]{1,5})?|[a-z0-9-]+:[0-9]{1,5})"
-_WITH_HOST = re.compile(rf"(?<![A-Za-z0-9_./@:-]){_HOST}(?:/{_PATH})+{_TAIL}(?![A-Za-z0-9_./-])")
-_SHORT = re.compile(rf"{_PATH}(?:/{_PATH})*{_TAIL}")
+_TEXT_KINDS = ("ConfigMap", "Secret")
+_SCHEMAS = ("CustomResourceDefinition",)
+"""What describes objects and is none: `image` is the name of a property there, and examples are prose."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class ImageUse:
     Attributes:
         reference: exactly as rendered.
         why: the objects and containers that name it, sorted.
-        is_guess: it was only seen in text that looks like a reference.
+        is_guess: it was only seen in what looks like a reference.
     """
 
     reference: str
@@ -50,23 +50,6 @@ def images(objects: Objects) -> tuple[ImageUse, ...]:
     return _collected(sighting for each in objects for sighting in _in_object(each))
 
 
-def conditionals(values: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each value that is `false`, with an override that switches it on: `("config.enabled", {"config": …})`."""
-    for path in _false(values, ()):
-        override: Any = True
-        for part in reversed(path):
-            override = {part: override}
-        yield ".".join(path), override
-
-
-def _false(values: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _false(value, (*path, key))
-        elif value is False:
-            yield (*path, key)
-
-
 def _collected(sightings: Iterable[_Sighting]) -> tuple[ImageUse, ...]:
     reasons: dict[str, set[str]] = {}
     certain: set[str] = set()
@@ -81,51 +64,88 @@ def _collected(sightings: Iterable[_Sighting]) -> tuple[ImageUse, ...]:
 
 
 def _in_object(each: Mapping[str, Any]) -> Iterator[_Sighting]:
-    metadata = each.get("metadata") or {}
-    where = f"{each.get('kind', '?')}/{metadata.get('name', '?')}"
-    hook = (metadata.get("annotations") or {}).get("helm.sh/hook")
-    if hook is not None:
-        where += f" (hook {hook})"
-    if each.get("kind") in ("ConfigMap", "Secret"):
-        for key, text in {**(each.get("data") or {}), **(each.get("stringData") or {})}.items():
-            yield from _guesses(str(text), f"{where}, key {key}")
+    kind, metadata = each.get("kind", "?"), each.get("metadata") or {}
+    where = f"{kind}/{metadata.get('name', '?')}"
+    annotations = metadata.get("annotations") or {}
+    if "helm.sh/hook" in annotations:
+        where += f" (hook {annotations['helm.sh/hook']})"
+    if kind in _SCHEMAS:
+        return
+    yield from _annotated(annotations, where)
+    if kind in _TEXT_KINDS:
+        for key, text in _texts(each):
+            yield from _guesses(image_texts.in_named(key, text), f"{where}, key {key}")
         return
     yield from _in_tree(each, where)
+
+
+def _texts(each: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What a ConfigMap or a Secret holds that is text."""
+    for key, value in (each.get("data") or {}).items():
+        if each["kind"] == "Secret":
+            try:
+                yield str(key), base64.b64decode(str(value), validate=True).decode()
+            except (binascii.Error, UnicodeDecodeError):
+                continue
+        else:
+            yield str(key), str(value)
+    for key, value in (each.get("stringData") or {}).items():
+        yield str(key), str(value)
 
 
 def _in_tree(node: Any, where: str) -> Iterator[_Sighting]:
     """Images anywhere below a node: custom resources nest pods where they like."""
     if isinstance(node, Mapping):
+        parts = list(image_texts.in_parts(node))
+        yield from _guesses(parts, where)
         for key, below in node.items():
-            if key in _CONTAINERS and isinstance(below, Sequence) and not isinstance(below, str):
-                for container in below:
-                    yield from _in_container(container, f"{where}, {_CONTAINERS[key]}")
-            elif key == "image" and isinstance(below, str) and below:
-                yield _Sighting(below, f"{where}, image", False)
-            elif key == "image" and isinstance(below, Mapping) and isinstance(below.get("reference"), str):
-                yield _Sighting(below["reference"], f"{where}, image volume", False)
-            else:
-                yield from _in_tree(below, where)
+            if key != "image" or not parts:
+                yield from _in_field(str(key), below, where)
     elif isinstance(node, list):
+        yield from _guesses(image_texts.in_arguments([one for one in node if isinstance(one, str)]), where)
         for below in node:
             yield from _in_tree(below, where)
 
 
+def _in_field(key: str, value: Any, where: str) -> Iterator[_Sighting]:
+    if key in _CONTAINERS and isinstance(value, list):
+        for container in value:
+            if isinstance(container, Mapping):
+                yield from _in_container(container, f"{where}, {_CONTAINERS[key]}")
+    elif key == "image" and isinstance(value, str):
+        if image_texts.can_be_pulled(value):
+            yield _Sighting(value, f"{where}, image", False)
+    elif key == "image" and isinstance(value, Mapping) and isinstance(value.get("reference"), str):
+        yield _Sighting(value["reference"], f"{where}, image volume", False)
+    elif key == "metadata" and isinstance(value, Mapping):
+        yield from _annotated(value.get("annotations"), where)
+    elif isinstance(value, str):
+        yield from _guesses(image_texts.in_named(key, value), f"{where}, {key}")
+    else:
+        yield from _in_tree(value, where)
+
+
+def _annotated(annotations: Any, where: str) -> Iterator[_Sighting]:
+    for key, value in annotations.items() if isinstance(annotations, Mapping) else ():
+        yield from _guesses(image_texts.in_named(str(key), str(value)), f"{where}, annotation {key}")
+
+
 def _in_container(container: Mapping[str, Any], where: str) -> Iterator[_Sighting]:
     name = f"{where} {container.get('name', '?')}"
-    if isinstance(container.get("image"), str):
+    if isinstance(container.get("image"), str) and container["image"]:
         yield _Sighting(container["image"], name, False)
-    for text in [*(container.get("command") or []), *(container.get("args") or [])]:
-        yield from _guesses(str(text), f"{name}, argument")
-    for variable in container.get("env") or []:
-        told, value = str(variable.get("name", "")), str(variable.get("value") or "")
-        why = f"{name}, variable {told}"
-        if told.upper().endswith("IMAGE") and _SHORT.fullmatch(value):
-            yield _Sighting(value, why, True)
-        else:
-            yield from _guesses(value, why)
+    words = [str(word) for word in [*(container.get("command") or []), *(container.get("args") or [])]]
+    yield from _guesses(image_texts.in_arguments(words), f"{name}, argument")
+    variables = {
+        str(variable["name"]): str(variable.get("value") or "")
+        for variable in container.get("env") or []
+        if isinstance(variable, Mapping) and "name" in variable
+    }
+    for told, value in variables.items():
+        yield from _guesses(image_texts.in_named(told, value), f"{name}, variable {told}")
+    yield from _guesses(image_texts.in_variables(variables), f"{name}, variables")
 
 
-def _guesses(text: str, why: str) -> Iterator[_Sighting]:
-    for found in _WITH_HOST.finditer(text):
-        yield _Sighting(found.group(), why, True)
+def _guesses(references: Iterable[str], why: str) -> Iterator[_Sighting]:
+    for reference in references:
+        yield _Sighting(reference, why, True)

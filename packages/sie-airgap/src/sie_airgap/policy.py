@@ -16,7 +16,9 @@ from sie_core.ids import nearest
 Level = Literal["deny", "note", "allow"]
 """What comes of it: a finding that refuses the lock, a finding that only stands in the report, or nothing."""
 
-Rule = Literal["licence", "gated", "remote-code", "pickle", "branch", "size", "registry", "tag", "platform"]
+Rule = Literal[
+    "licence", "gated", "remote-code", "pickle", "branch", "size", "registry", "tag", "platform", "unlocked", "untried"
+]
 _Text = Annotated[str, Meta(min_length=1, max_length=500)]
 
 
@@ -69,11 +71,15 @@ class Images(Struct, frozen=True, forbid_unknown_fields=True):
         registries: globs of the hosts that they may be named after; empty: any.
         denied_tags: globs of tags that mean something else tomorrow; a name without a tag is `latest`.
         platforms: that every image must have, as `linux/amd64`.
+        unlocked: of images that a chart was seen to name, with other values say, and that are not carried.
+        untried: of values of a chart that may bring images and that it does not render with.
     """
 
     registries: tuple[_Text, ...] = ()
     denied_tags: tuple[_Text, ...] = ("latest", "main", "master", "edge", "nightly", "dev")
     platforms: tuple[_Text, ...] = ()
+    unlocked: Level = "note"
+    untried: Level = "note"
 
 
 class Excuse(Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ from sie_airgap.amounts import parse_size, sized
 from sie_airgap.contents import contents
 from sie_airgap.oci.reference import parse_reference
 from sie_airgap.policy import Excuse, Level, Policy, Rule
-from sie_core.artifacts.lock import Lock, LockedImage, LockedModel
+from sie_core.artifacts.lock import Lock, LockedChart, LockedImage, LockedModel
 from sie_core.ids import is_revision
 
 _PICKLES = frozenset((".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"))
@@ -81,6 +81,7 @@ def judge(lock: Lock, policy: Policy) -> Verdict:
         for finding in (
             *(each for model in lock.models for each in _model(model, policy)),
             *(each for image in lock.images for each in _image(image, policy)),
+            *(each for chart in lock.charts for each in _chart(chart, policy)),
             *_size("the whole", sum(content.size_bytes for content in contents(lock)), policy.sizes.total),
         )
         if finding.level != "allow"
@@ -158,6 +159,15 @@ def _image(image: LockedImage, policy: Policy) -> Iterator[Finding]:
         have = ", ".join(image.platforms) or "none"
         yield Finding(name, "platform", "deny", f"it has no {', '.join(lacking)}; it has {have}")
     yield from _size(name, _image_bytes(image), policy.sizes.image)
+
+
+def _chart(chart: LockedChart, policy: Policy) -> Iterator[Finding]:
+    for image in chart.not_locked:
+        said = f"seen in {chart.file} and not carried: {'; '.join(image.why)}"
+        yield Finding(image.reference, "unlocked", policy.images.unlocked, said)
+    if chart.not_tried:
+        said = f"it was not rendered with these, which may bring images: {', '.join(chart.not_tried)}"
+        yield Finding(chart.file, "untried", policy.images.untried, said)
 
 
 def _image_bytes(image: LockedImage) -> int:

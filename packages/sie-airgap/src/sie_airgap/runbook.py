@@ -19,7 +19,7 @@ START_NAME = "start.sh"
 
 def readme(lock: Lock, digest: Digest, archive: str, names: Sequence[str], delta: Delta = NOTHING) -> str:
     """The runbook, for one archive. `names`: of its volumes, and of its parity volumes."""
-    chart = lock.charts[0].file if lock.charts else "CHART.tgz"
+    chart = lock.chart.file if lock.chart is not None else "CHART.tgz"
     parity = [name for name in names if name.startswith("p")]
     volumes = [name for name in names if not name.startswith("p")]
     return f"""{archive}: everything that a cluster without internet needs to serve these models

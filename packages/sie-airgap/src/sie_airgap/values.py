@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from sie_airgap.amounts import counted
 from sie_airgap.failures import Incomplete
 from sie_airgap.oci.reference import Place, mirrored, parse_place, parse_reference
-from sie_core.artifacts.lock import Lock, LockedImage, lock_digest
+from sie_core.artifacts.lock import CHART_NAME, Lock, LockedImage, lock_digest
 
 _IMAGES = {
     "sie-gateway": ("gateway", "image"),
@@ -83,7 +84,20 @@ def offline_yaml(lock: Lock, *, bucket: Bucket, registry: PrivateRegistry | None
     """The same as the text of `values-offline.yaml`, with a comment over each part."""
     head = f"# values-offline.yaml for the lock {lock_digest(lock)} (serial {lock.serial}).\n"
     lines = _written(offline_values(lock, bucket=bucket, registry=registry), ())
-    return head + "# Written by `sie-airgap values`.\n" + "".join(f"{line}\n" for line in lines)
+    told = [*lines, *_advice(lock, registry)]
+    return head + "# Written by `sie-airgap values`.\n" + "".join(f"{line}\n" for line in told)
+
+
+def _advice(lock: Lock, registry: PrivateRegistry | None) -> Iterator[str]:
+    """For what these values do not reach: the images of other charts keep the names that those give them."""
+    others = [chart.file for chart in lock.charts if chart.name != CHART_NAME]
+    if others:
+        yield f"# {', '.join(others)}: installed by themselves, each with values of its own."
+    named = [image for image in lock.images if parse_reference(image.reference).name not in _IMAGES]
+    if named and registry is not None:
+        yield f"# {counted(len(named), 'image')} more in {registry.url} under names that no value here reaches;"
+        yield "# `sie-airgap mirror images --full-names` with `sie-airgap mirror rules` lets the nodes find them:"
+        yield from (f"#   {image.reference}" for image in named)
 
 
 def _cluster_cache(lock: Lock, bucket: Bucket) -> dict[str, Any]:

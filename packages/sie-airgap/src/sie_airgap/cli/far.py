@@ -190,8 +190,8 @@ def _images(
 @dry_run_option
 @output_option
 def mirror_chart_command(target: str, carried: Carried, dry_run: bool, output: str) -> None:
-    """Copy the chart to TARGET: a registry (oci://HOST/PATH), or a folder (./FOLDER, or one that is there) that gets
-    the .tgz.
+    """Copy the lock's charts to TARGET: a registry (oci://HOST/PATH), or a folder (./FOLDER, or one that is there)
+    that gets each .tgz.
     """
     console = Console(output)
     blobs, lock, _ = carried.opened(console)

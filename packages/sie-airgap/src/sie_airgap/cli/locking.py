@@ -1,7 +1,5 @@
 """The verb that resolves: lock."""
 
-from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +7,26 @@ import click
 import yaml
 
 from sie_airgap.blobs import BlobFolder, Unwritten, read_lock, write_lock
+from sie_airgap.choosing_images import wanted as wanted_images
+from sie_airgap.cli.charting import (
+    Given,
+    chart_options,
+    given_charts,
+    lock_charts,
+    render,
+    resolve_images,
+    with_sightings,
+)
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.cli.upstream import hub, image_source_option, lock_file_option
-from sie_airgap.failures import Drift, Incomplete, Misused
+from sie_airgap.failures import Drift, Misused
 from sie_airgap.inventory import ImageUse
 from sie_airgap.lock_diff import difference, lines
-from sie_airgap.locking import assemble, check_given, lock_chart, lock_wheels, standing_images
-from sie_airgap.oci.sources import Elsewhere, ImageSources
+from sie_airgap.locking import assemble, check_given, lock_wheels
+from sie_airgap.oci.sources import Elsewhere
 from sie_airgap.resolving import bring_derived, resolve_models
-from sie_airgap.settings import logins
 from sie_airgap.wishes import standing, wishes
-from sie_core.artifacts.lock import Lock, LockedImage, lock_digest
+from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.catalog.catalog import Catalog
 from sie_core.ids import is_revision
 
@@ -37,6 +44,7 @@ _NEVER_TOGETHER = (
     ("--frozen", "--update-all"),
     ("--offline", "--update"),
     ("--offline", "--update-all"),
+    ("--with", "--all-conditionals"),
 )
 
 
@@ -44,8 +52,7 @@ _NEVER_TOGETHER = (
 @click.option("-f", "--values", "values_files", type=_PATH, multiple=True, help="A values file, as Helm takes it.")
 @click.option("--model", "models", multiple=True, metavar="ID", help="A model besides those that the values preload.")
 @click.option("--bundle", "bundles", multiple=True, metavar="NAME", help="All models of a bundle.")
-@click.option("--chart", type=_PATH, help="The chart, a folder or a .tgz: its images are read off what it renders.")
-@click.option("--helm", type=click.Path(path_type=Path), help="The helm program.  [default: on the PATH]")
+@chart_options
 @click.option(
     "--wheels",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -71,6 +78,9 @@ def lock(
     models: tuple[str, ...],
     bundles: tuple[str, ...],
     chart: Path | None,
+    extra_charts: tuple[Given, ...],
+    switches: tuple[str, ...],
+    all_conditionals: bool,
     helm: Path | None,
     wheels: Path | None,
     elsewhere: tuple[Elsewhere, ...],
@@ -95,6 +105,10 @@ def lock(
     what is new is resolved, and what is no longer asked for goes. Models, chart or wheels that the command does not
     mention at all stay as they are in the lock, so that `lock --update ID` and `lock --check` need nothing else.
 
+    Images are read off what the charts render with their values files. Every value that is off is switched on, too, to
+    see what it would bring: that is told and stands in the lock as not locked, until --with names the value. So is what
+    only looks like an image (in an argument, say) and is in no registry.
+
     Review the lock (`sie-airgap review`), keep it in version control, and never edit it.
     """
     _refuse_together(ctx)
@@ -102,7 +116,8 @@ def lock(
     previous = read_lock(lock_path) if frozen or lock_path.exists() else None
     blobs = Unwritten(store) if check or locked or dry_run else BlobFolder(store)
     # Before the hub is asked: it may be none.
-    charts = [lock_chart(chart, blobs)] if chart is not None else None
+    given = given_charts(chart, extra_charts, values_files, switches=switches, everything=all_conditionals)
+    charts = lock_charts(given, blobs) if given else None
     locked_wheels = lock_wheels(wheels, blobs) if wheels is not None else None
     source = None if offline else hub()
     if frozen and previous is not None:
@@ -126,17 +141,21 @@ def lock(
         known=catalog.specs,
         progress=console.progress,
     )
-    if chart is not None:
-        uses = _rendered(chart, helm, values_files, console)
+    seen = render(given, helm, console)
+    if given:
+        uses = wanted_images(seen, switches=switches, everything=all_conditionals)
     else:
         uses = tuple(ImageUse(image.reference, image.why) for image in (previous.images if previous else ()))
         _not_given("--chart", "images and no chart are", bool(previous and previous.charts), console)
     if wheels is None:
         _not_given("--wheels", "wheels are", bool(previous and previous.wheels), console)
+    images, refused = resolve_images(uses, stays, elsewhere, console, offline=offline)
+    if charts is not None:
+        charts = with_sightings(charts, seen, images, refused, console)
     made = assemble(
         previous,
         models=resolved.models,
-        images=_images(uses, stays, elsewhere, console, offline=offline),
+        images=images,
         charts=charts if charts is not None else previous.charts if previous else (),
         wheels=locked_wheels if locked_wheels is not None else previous.wheels if previous else (),
     )
@@ -146,7 +165,7 @@ def lock(
 
 
 def _refuse_together(ctx: click.Context) -> None:
-    given = {f"--{name.replace('_', '-')}" for name, value in ctx.params.items() if value}
+    given = {parameter.opts[-1] for parameter in ctx.command.params if ctx.params.get(parameter.name or "")}
     for one, other in _NEVER_TOGETHER:
         if {one, other} <= given:
             raise Misused(f"{one} and {other} do not go together")
@@ -187,38 +206,3 @@ def _values(path: Path) -> tuple[str, dict[str, Any]]:
     if content is not None and not isinstance(content, dict):
         raise Misused(f"{path} holds a {type(content).__name__}, want a mapping of values")
     return path.name, content or {}
-
-
-def _rendered(chart: Path, helm: Path | None, values: Sequence[Path], console: Console) -> tuple[ImageUse, ...]:
-    from sie_airgap import chart_images
-    from sie_airgap.helm import find
-
-    found = chart_images.read(find(helm), chart, release="sie", namespace="sie", values=values)
-    for use in found.with_switches:
-        console.note(f"note: not locked, since no value asks for it: {use.reference} ({', '.join(use.why)})")
-    return found.needed
-
-
-def _images(
-    uses: Sequence[ImageUse], stays: Lock | None, elsewhere: Sequence[Elsewhere], console: Console, *, offline: bool
-) -> list[LockedImage]:
-    """Each image as the lock has it where it stays there, else as its registry has it now."""
-    from sie_airgap.oci.copy import resolve_image
-    from sie_airgap.patience import patiently
-
-    locked, asked = standing_images(uses, stays)
-    if asked and offline:
-        raise Incomplete(
-            f"{', '.join(f'`{use.reference}`' for use in asked)} are not in the lock, and `--offline` asks nobody",
-            hint="run the same without `--offline`",
-        )
-    with ImageSources(elsewhere, logins=logins()) as sources:
-        for use in asked:
-            console.note(f"image {use.reference}")
-            try:
-                source = sources.find(use.reference)
-                resolved = partial(resolve_image, use.reference, source, why=use.why)
-                locked.append(patiently(resolved, say=console.note))
-            except ValueError as error:
-                raise Misused(str(error)) from error
-    return locked

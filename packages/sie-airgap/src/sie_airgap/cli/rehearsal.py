@@ -128,11 +128,10 @@ def _model(lock: Lock, model: str | None) -> str:
 
 
 def _chart(lock: Lock, blobs: Blobs, folder: Path) -> Path:
-    for chart in lock.charts:
-        if chart.name == "sie-cluster":
-            path = folder / chart.file
-            path.write_bytes(read_chart(chart, blobs))
-            return path
+    if lock.chart is not None:
+        path = folder / lock.chart.file
+        path.write_bytes(read_chart(lock.chart, blobs))
+        return path
     raise Incomplete("the lock has no chart `sie-cluster`", hint="`sie-airgap lock --chart` takes it up")
 
 

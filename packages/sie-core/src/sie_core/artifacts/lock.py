@@ -30,6 +30,9 @@ ADAPTED_BY = "adapted by "
 _OF_ANOTHER = re.compile(rf"(?:{BASE_OF}|{LABELS_ENCODER_OF}|{ADAPTED_BY}|variant `[^`]*` of )(\S+)")
 _LONGEST_TEXT = 2000
 
+CHART_NAME = "sie-cluster"
+"""The chart of the system; others may be carried beside it."""
+
 LOCKS_FOLDER = ".sie/locks/"
 CURRENT_FILE = ".sie/current"
 """In a bucket: the digest (71 characters, no newline) of the lock that was mirrored last."""
@@ -153,14 +156,32 @@ class LockedImage(Struct, frozen=True, forbid_unknown_fields=True):
     why: tuple[str, ...]
 
 
-class LockedChart(Struct, frozen=True, forbid_unknown_fields=True):
-    """One packaged chart; `file` is its name as `NAME-VERSION.tgz`."""
+class UnlockedImage(Struct, frozen=True, order=True, forbid_unknown_fields=True):
+    """An image that a chart was seen to name and that is not carried, with what names it and why it is not."""
+
+    reference: str
+    why: tuple[str, ...]
+
+
+class LockedChart(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One packaged chart.
+
+    Attributes:
+        name: as its Chart.yaml says, likewise `version`.
+        file: `NAME-VERSION.tgz`.
+        digest: of that file.
+        size_bytes: its length.
+        not_locked: images that it names with other values than the operator's, or that only looked like some; sorted.
+        not_tried: its values that are off and that it was not rendered with once, as `a.b.c`; sorted.
+    """
 
     name: str
     version: str
     file: str
     digest: Digest
     size_bytes: int
+    not_locked: tuple[UnlockedImage, ...] = ()
+    not_tried: tuple[str, ...] = ()
 
 
 class LockedWheel(Struct, frozen=True, forbid_unknown_fields=True):
@@ -184,6 +205,11 @@ class Lock(Struct, frozen=True, forbid_unknown_fields=True):
 
     def model(self, model_id: str) -> LockedModel | None:
         return next((model for model in self.models if model.id == model_id), None)
+
+    @property
+    def chart(self) -> LockedChart | None:
+        """The chart of the system."""
+        return next((chart for chart in self.charts if chart.name == CHART_NAME), None)
 
 
 def part_of(reason: str) -> ModelId | None:
@@ -281,6 +307,7 @@ def violations(lock: Lock) -> Iterator[Violation]:
         yield from _image(image, f"images[{image.reference}]")
     for chart in lock.charts:
         yield from _plain_file(f"charts[{chart.file}]", chart.file, chart.digest, chart.size_bytes)
+        yield from _sightings(chart, f"charts[{chart.file}]")
     for wheel in lock.wheels:
         yield from _plain_file(f"wheels[{wheel.file}]", wheel.file, wheel.digest, wheel.size_bytes)
 
@@ -347,6 +374,13 @@ def _referrers(referrers: Sequence[LockedReferrer], known: Set[Digest], where: s
                 yield Violation(f"{where}.referrers[{one.digest}].{name}", "a digest that is in blobs", digest)
         if one.tag is not None and not one.tag.startswith(f"sha256-{hex_of(one.subject)}."):
             yield Violation(f"{where}.referrers[{one.digest}].tag", f"sha256-{hex_of(one.subject)}.KIND", one.tag)
+
+
+def _sightings(chart: LockedChart, where: str) -> Iterator[Violation]:
+    yield from _sorted(f"{where}.not_locked", [image.reference for image in chart.not_locked])
+    yield from _sorted(f"{where}.not_tried", chart.not_tried)
+    for text in (*chart.not_tried, *(each for image in chart.not_locked for each in (image.reference, *image.why))):
+        yield from _text(where, text)
 
 
 def _plain_file(where: str, name: str, digest: Digest, size_bytes: int) -> Iterator[Violation]:
