@@ -33,7 +33,7 @@ VERBS = {
     "sign": Verb("trusting", "Add a signature to a lock."),
     "pack": Verb("packing", "Cut the store into volumes to carry."),
     "inspect": Verb("crossing", "Say what an archive holds, and what is missing."),
-    "verify": Verb("crossing", "Check every byte of media, a store or a bucket."),
+    "verify": Verb("verifying", "Hold media, a bucket, a registry, a worker to it."),
     "repair": Verb("crossing", "Make lost or damaged volumes good from parity."),
     "unpack": Verb("crossing", "Put an archive's content into a store."),
     "mirror": Verb("far", "Copy weights, images, chart to where they are read."),

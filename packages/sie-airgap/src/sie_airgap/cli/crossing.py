@@ -1,38 +1,26 @@
-"""The verbs that look at media: inspect, verify, repair, unpack."""
+"""The verbs that look at media: inspect, repair, unpack."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from sie_airgap.adoption import adopt, verify_manifests
-from sie_airgap.blobs import SIGNATURES_NAME, BlobFolder, lock_of, read_lock
+from sie_airgap.blobs import BlobFolder
 from sie_airgap.cli.console import (
     Console,
-    bucket,
-    bucket_options,
     dry_run_option,
-    is_store,
-    lock_option,
     output_option,
     store_option,
 )
 from sie_airgap.cli.guarding import Guard, trust_options
-from sie_airgap.failures import Drift, Expected, Misused, raise_all
+from sie_airgap.failures import raise_all
 from sie_airgap.media import Media, read_media
-from sie_airgap.media_check import verify_media
 from sie_airgap.parity_format import Parity
 from sie_airgap.progress import counted, sized
 from sie_airgap.repair import repair as repair_volumes
 from sie_airgap.repair import survey
-from sie_airgap.trust.files import merged, read_envelope, sealed_in_bucket
-from sie_airgap.trust.judging import Sealed
 from sie_airgap.unpack import plan_unpack
 from sie_airgap.unpack import unpack as unpack_media
-from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_store
-from sie_core.artifacts.lock import CURRENT_FILE, Lock, lock_digest
-from sie_core.artifacts.store import Destination, Store
-from sie_core.artifacts.transfer import read
 
 _MEDIA = click.argument("media", nargs=-1, required=True, type=click.Path(path_type=Path))
 
@@ -67,7 +55,7 @@ def inspect(media: tuple[Path, ...], output: str) -> None:
         *(f"chart    {chart.file}" for chart in lock.charts),
         f"wheels   {len(lock.wheels)}",
     ]
-    _tell_notes(found, console)
+    tell_notes(found, console)
     console.data("\n".join(lines), _facts(found))
     raise_all(found.refused)
 
@@ -81,7 +69,7 @@ def _base_lines(found: Media) -> Iterator[str]:
         yield f"recipes  {len(delta.recipes)}, {sized(sum(one.recipe_bytes for one in delta.recipes))}"
 
 
-def _tell_notes(found: Media, console: Console) -> None:
+def tell_notes(found: Media, console: Console) -> None:
     for note in found.notes():
         console.note(f"note: {note}")
 
@@ -103,115 +91,6 @@ def _facts(found: Media) -> dict[str, object]:
         "models": {model.id: model.revision for model in found.lock.models},
         "images": {image.reference: image.digest for image in found.lock.images},
     }
-
-
-@click.command()
-@click.argument("what", nargs=-1, required=True, type=click.Path())
-@lock_option
-@click.option("--write-manifest", is_flag=True, help="Adopt a bucket that was filled by hand; see above.")
-@dry_run_option
-@trust_options
-@bucket_options
-@output_option
-def verify(
-    what: tuple[str, ...],
-    lock_path: Path | None,
-    write_manifest: bool,
-    dry_run: bool,
-    trust_path: Path,
-    insecure: bool,
-    endpoint: str | None,
-    region: str | None,
-    output: str,
-) -> None:
-    """Read every byte of WHAT and hold it against the lock: media, a store, or a bucket (s3://, gs://, file://).
-
-    Every finding is told, each with the file that it is in, and whether the lock is signed.
-
-    Nothing is changed, unless --write-manifest says so: then a bucket that `aws s3 sync` or its like filled gets its
-    manifests, for all models that are whole. With --lock they are held against that lock, and served as verified.
-    Without, they are served as adopted: nothing in them can change unseen any more, and nothing says that they were
-    what the hub has. Run it again after what it found was put right.
-    """
-    console = Console(output)
-    lock = read_lock(lock_path) if lock_path is not None else None
-    guard = Guard(trust_path, insecure=insecure, console=console)
-    if dry_run and not write_manifest:
-        raise Misused("--dry-run is for --write-manifest: nothing else here changes anything")
-    if write_manifest:
-        if len(what) > 1 or "://" not in what[0]:
-            raise Misused("--write-manifest is for one bucket: s3://, gs:// or file://")
-        sealed = [] if lock_path is None else _sealed_beside(lock_path)
-        if lock is not None:
-            guard.check_lock(lock, sealed, where=str(lock_path))
-        _adopt(bucket(what[0], endpoint=endpoint, region=region), lock, sealed, dry_run=dry_run, console=console)
-        return
-    if any("://" in one for one in what):
-        if len(what) > 1:
-            raise Misused(f"one bucket at a time, {len(what)} things are named")
-        store = bucket(what[0], endpoint=endpoint, region=region)
-        if lock is None and read(store, CURRENT_FILE) is None:
-            _verify_manifests(store, console)
-            return
-        findings = verify_bucket(store, lock, progress=console.progress)
-        there = lock or lock_in_bucket(store)
-        findings += guard.findings(lambda: guard.check_lock(there, sealed_in_bucket(store, there), where=store.url))
-    elif len(what) == 1 and is_store(Path(what[0])):
-        folder = BlobFolder(Path(what[0]))
-        there = lock or lock_of(folder)
-        findings = verify_store(there, folder, progress=console.progress)
-        findings += guard.findings(lambda: guard.check(folder, there))
-    else:
-        media = read_media([Path(one) for one in what])
-        there = media.lock
-        console.note(f"{media.archive}, lock number {there.serial}, {media.lock_digest}")
-        _tell_notes(media, console)
-        findings = verify_media(media, progress=console.progress)
-        if lock is not None and lock_digest(lock) != media.lock_digest:
-            findings.append(_other_lock(media, lock_digest(lock)))
-        findings += guard.findings(lambda: guard.check(media, media.lock))
-    raise_all(findings)
-    facts = {"verified": list(what), "findings": 0, "lock": lock_digest(there)}
-    console.data(f"{', '.join(what)}: every byte is what was locked", facts)
-
-
-def _verify_manifests(store: Store, console: Console) -> None:
-    """A bucket without a lock."""
-    raise_all(verify_manifests(store, progress=console.progress))
-    text = f"{store.url}: every byte is what its manifests say; there is no lock that says what they should be"
-    console.data(text, {"verified": [store.url], "findings": 0, "lock": None})
-
-
-def _sealed_beside(lock_path: Path) -> list[Sealed]:
-    path = lock_path.with_name(SIGNATURES_NAME)
-    return [read_envelope(path)] if path.is_file() else []
-
-
-def _adopt(store: Destination, lock: Lock | None, sealed: list[Sealed], *, dry_run: bool, console: Console) -> None:
-    found = adopt(store, lock, signatures=merged(sealed), dry_run=dry_run, progress=console.progress)
-    verb = "would be" if dry_run else "is" if len(found.adopted) == 1 else "are"
-    standing = "adopted" if lock is None else "verified"
-    for one in found.adopted:
-        files = f"{counted(len(one.manifest.files), 'file')}, {sized(one.manifest.size_bytes)}"
-        noted = f"{one.proved} of them under the id that the hub's client noted"
-        console.note(f"{standing}  {one.manifest.repo} at {one.manifest.revision}, {files}; {noted}")
-    models = {
-        one.manifest.repo: {
-            "revision": one.manifest.revision,
-            "files": len(one.manifest.files),
-            "bytes": one.manifest.size_bytes,
-            "proved": one.proved,
-        }
-        for one in found.adopted
-    }
-    facts = {standing: models, "there": list(found.there), "findings": len(found.findings), "dry_run": dry_run}
-    had = f"; {counted(len(found.there), 'model')} had a manifest" if found.there else ""
-    console.data(f"{counted(len(found.adopted), 'model')} {verb} {standing} in {store.url}{had}", facts)
-    raise_all(found.findings)
-
-
-def _other_lock(media: Media, want: str) -> Expected:
-    return Drift(f"{media.where} is for another lock\n  want  {want}\n  have  {media.lock_digest}")
 
 
 @click.command()

@@ -1,7 +1,5 @@
 """The verbs of the far side: mirror, values."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -17,6 +15,7 @@ from sie_airgap.cli.console import (
     output_option,
 )
 from sie_airgap.cli.guarding import Carried, Guard, carried_options
+from sie_airgap.cli.registries import full_names_option, opened_registry, registry_place
 from sie_airgap.failures import Misused
 from sie_airgap.images import chart_artifact, plan_chart, plan_images, pull_secret, read_chart
 from sie_airgap.images import mirror_chart as push_chart
@@ -24,11 +23,9 @@ from sie_airgap.images import mirror_images as push_images
 from sie_airgap.kept import is_rolled_back
 from sie_airgap.mirror import Mirrored, mirror_weights, plan_weights
 from sie_airgap.mirror_rules import FORMATS
-from sie_airgap.oci.reference import Place, parse_place
-from sie_airgap.oci.registry import Registry
 from sie_airgap.oci.sessions import kept_sessions
 from sie_airgap.progress import counted, sized
-from sie_airgap.settings import docker_config_file, logins, state_folder
+from sie_airgap.settings import docker_config_file, state_folder
 from sie_airgap.trust.files import merged, sealed_in
 from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.lock import Lock
@@ -137,16 +134,9 @@ def _tell_of_others(done: Mirrored, url: str, console: Console) -> None:
         )
 
 
-_full_names_option = click.option(
-    "--full-names",
-    is_flag=True,
-    help="Under REGISTRY/ghcr.io/superlinked/sie-server in place of REGISTRY/sie-server: what `mirror rules` needs.",
-)
-
-
 @mirror.command("images", short_help="Images, to a registry.")
 @click.argument("registry")
-@_full_names_option
+@full_names_option
 @carried_options
 @dry_run_option
 @output_option
@@ -165,7 +155,7 @@ def mirror_images_command(registry: str, full_names: bool, carried: Carried, dry
 def _images(
     lock: Lock, blobs: Blobs, target: str, *, full_names: bool = False, dry_run: bool, console: Console
 ) -> None:
-    with _registry(target) as registry:
+    with opened_registry(target) as registry:
         plans = plan_images(lock.images, blobs, registry, full_names=full_names, say=console.note)
         todo = [plan for plan in plans if not plan.is_done]
         for plan in todo:
@@ -217,25 +207,12 @@ def _chart(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Con
 
 def _chart_to_registry(tgz: bytes, target: str, *, dry_run: bool, console: Console) -> tuple[str, bool]:
     artifact = chart_artifact(tgz)
-    with _registry(target) as registry:
+    with opened_registry(target) as registry:
         plan = plan_chart(artifact, registry)
         if not dry_run:
             with console.progress.task("mirror chart", plan.size_bytes) as task:
                 push_chart(artifact, registry, plan, task)
     return f"oci://{plan.target}", plan.is_done
-
-
-@contextmanager
-def _registry(target: str) -> Iterator[Registry]:
-    with Registry(_place(target), logins=logins()) as registry:
-        yield registry
-
-
-def _place(target: str) -> Place:
-    try:
-        return parse_place(target)
-    except ValueError as error:
-        raise Misused(str(error)) from error
 
 
 @mirror.command("rules", short_help="Rules by which nodes read images from the mirror.")
@@ -259,7 +236,7 @@ def mirror_rules_command(registry: str, form: str, folder: Path | None, carried:
     """
     console = Console(output)
     _, lock, _ = carried.opened(console)
-    place = _place(registry)
+    place = registry_place(registry)
     files = mirror_rules.rules((image.reference for image in lock.images), place, form=form)
     if not files:
         console.data("the lock has no images, so there are no rules", {"file": None})
@@ -327,7 +304,7 @@ def values(
     _, lock, _ = carried.opened(Console("text"))
     place = None
     if registry is not None:
-        with _registry(registry) as checked:
+        with opened_registry(registry) as checked:
             prefix = "/".join(part for part in (checked.place.host, checked.place.prefix) if part)
             place = PrivateRegistry(prefix, pull_secret)
     elif pull_secret is not None:

@@ -95,16 +95,18 @@ def _check(text: str, registry: str, repository: str, tag: str) -> None:
 
 
 def parse_place(text: str) -> Place:
-    """Reads `HOST[:PORT][/PREFIX]`, with `https://`, `http://` or `oci://` before it or nothing.
+    """Reads `HOST[:PORT][/PREFIX]`, with `https://`, `http://`, `oci://` or `oci+http://` before it or nothing.
 
-    Without a scheme that says otherwise it is https, and http on loopback, as container engines do.
+    `oci+http://` is `http://` where that alone would name something else than a registry. Without a scheme that says
+    otherwise it is https, and http on loopback, as container engines do.
     Raises `ValueError` for what cannot be one.
     """
     scheme, separator, rest = text.partition("://")
     if not separator:
         scheme, rest = "", text
-    if scheme not in ("", "oci", "http", "https"):
-        raise ValueError(f"`{text}` is not a registry: `{scheme}://` is none of https://, http://, oci://")
+    if scheme not in ("", "oci", "oci+http", "http", "https"):
+        raise ValueError(f"`{text}` is not a registry: `{scheme}://` is none of https://, http://, oci://, oci+http://")
+    scheme = scheme.removeprefix("oci+")
     host, _, prefix = rest.rstrip("/").partition("/")
     if _HOST.fullmatch(host) is None:
         raise ValueError(f"`{text}` is not a registry: `{host}` is not a host")

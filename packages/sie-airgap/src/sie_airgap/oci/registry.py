@@ -123,12 +123,13 @@ class Registry:
             return ()
         return listed_referrers(self.manifest(repository, tag).data) or ()
 
-    def blob_size(self, repository: str, digest: Digest) -> int | None:
-        """The length in bytes of a blob that the repository has; None when it has it not."""
-        with self.call("HEAD", f"/v2/{repository}/blobs/{digest}", push(repository)) as answer:
+    def blob_size(self, repository: str, digest: Digest, *, to_push: bool = True) -> int | None:
+        """The length in bytes of a blob that the repository has; None when it has it not. `to_push` as above."""
+        scope = push(repository) if to_push else pull(repository)
+        with self.call("HEAD", f"/v2/{repository}/blobs/{digest}", scope) as answer:
             if answer.status_code == 404:
                 return None
-            self.expect(answer, 200, scope=push(repository))
+            self.expect(answer, 200, scope=scope)
             return int(header(answer, "Content-Length"))
 
     def open_blob(self, repository: str, digest: Digest, *, start: int = 0) -> BinaryIO:

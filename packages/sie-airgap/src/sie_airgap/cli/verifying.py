@@ -1,0 +1,198 @@
+"""The verb that holds every stop of the way against the lock: verify."""
+
+from pathlib import Path
+
+import click
+
+from sie_airgap.adoption import adopt, verify_manifests
+from sie_airgap.blobs import SIGNATURES_NAME, BlobFolder, lock_of, read_lock
+from sie_airgap.cli.console import (
+    Console,
+    bucket,
+    bucket_options,
+    dry_run_option,
+    is_store,
+    lock_option,
+    output_option,
+)
+from sie_airgap.cli.crossing import tell_notes
+from sie_airgap.cli.guarding import Guard, trust_options
+from sie_airgap.cli.registries import full_names_option, opened_registry
+from sie_airgap.failures import Drift, Expected, Misused, raise_all
+from sie_airgap.media import Media, read_media
+from sie_airgap.media_check import verify_media
+from sie_airgap.progress import counted, sized
+from sie_airgap.registry_check import verify_registry
+from sie_airgap.serving import served_models
+from sie_airgap.serving_check import callable_models, differences
+from sie_airgap.trust.files import merged, read_envelope, sealed_in_bucket
+from sie_airgap.trust.judging import Sealed
+from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_store
+from sie_core.artifacts.lock import CURRENT_FILE, Lock, lock_digest
+from sie_core.artifacts.store import Destination, Store
+from sie_core.artifacts.transfer import read
+
+_REGISTRIES, _SERVERS = ("oci://", "oci+http://"), ("http://", "https://")
+
+
+@click.command()
+@click.argument("what", nargs=-1, required=True, type=click.Path())
+@lock_option
+@click.option("--deep", is_flag=True, help="Read what else is only looked at: the layers in a registry.")
+@full_names_option
+@click.option("--write-manifest", is_flag=True, help="Adopt a bucket that was filled by hand; see above.")
+@dry_run_option
+@trust_options
+@bucket_options
+@output_option
+def verify(
+    what: tuple[str, ...],
+    lock_path: Path | None,
+    deep: bool,
+    full_names: bool,
+    write_manifest: bool,
+    dry_run: bool,
+    trust_path: Path,
+    insecure: bool,
+    endpoint: str | None,
+    region: str | None,
+    output: str,
+) -> None:
+    """Hold WHAT against the lock, and tell every finding with both values, and whether the lock is signed.
+
+    \b
+    media, or a store              every byte
+    s3://, gs://, file://          a bucket: every byte
+    oci://HOST/PATH --lock FILE    a registry: tags, every manifest, every layer by name and length; --deep: every byte
+                                   (oci+http:// without TLS)
+    http://HOST --lock FILE        a worker or a gateway: which commits are loaded, and whether they were verified
+
+    Nothing is changed, unless --write-manifest says so: then a bucket that `aws s3 sync` or its like filled gets its
+    manifests, for all models that are whole. With --lock they are held against that lock, and served as verified.
+    Without, they are served as adopted: nothing in them can change unseen any more, and nothing says that they were
+    what the hub has. Run it again after what it found was put right.
+    """
+    console = Console(output)
+    lock = read_lock(lock_path) if lock_path is not None else None
+    guard = Guard(trust_path, insecure=insecure, console=console)
+    first = what[0]
+    if dry_run and not write_manifest:
+        raise Misused("--dry-run is for --write-manifest: nothing else here changes anything")
+    if full_names and not first.startswith(_REGISTRIES):
+        raise Misused("--full-names is for a registry: oci://HOST/PATH")
+    if any("://" in one for one in what) and len(what) > 1:
+        raise Misused(f"one URL at a time, {len(what)} things are named")
+    if write_manifest:
+        if "://" not in first or first.startswith(_REGISTRIES + _SERVERS):
+            raise Misused("--write-manifest is for one bucket: s3://, gs:// or file://")
+        sealed = [] if lock_path is None else _sealed_beside(lock_path)
+        if lock is not None:
+            guard.check_lock(lock, sealed, where=str(lock_path))
+        _adopt(bucket(first, endpoint=endpoint, region=region), lock, sealed, dry_run=dry_run, console=console)
+        return
+    said = "every byte is what was locked"
+    if first.startswith(_REGISTRIES + _SERVERS):
+        there, path = _needed(lock, lock_path, first)
+        if first.startswith(_REGISTRIES):
+            findings, said = _registry(first, there, full_names=full_names, deep=deep, console=console)
+        else:
+            findings, said = _serving(first, there, console)
+        findings += guard.findings(lambda: guard.check_lock(there, _sealed_beside(path), where=str(path)))
+    elif "://" in first:
+        store = bucket(first, endpoint=endpoint, region=region)
+        if lock is None and read(store, CURRENT_FILE) is None:
+            _verify_manifests(store, console)
+            return
+        findings = verify_bucket(store, lock, progress=console.progress)
+        there = lock or lock_in_bucket(store)
+        findings += guard.findings(lambda: guard.check_lock(there, sealed_in_bucket(store, there), where=store.url))
+    elif len(what) == 1 and is_store(Path(first)):
+        folder = BlobFolder(Path(first))
+        there = lock or lock_of(folder)
+        findings = verify_store(there, folder, progress=console.progress)
+        findings += guard.findings(lambda: guard.check(folder, there))
+    else:
+        media = read_media([Path(one) for one in what])
+        there = media.lock
+        findings = _media(media, lock, guard, console)
+    raise_all(findings)
+    facts = {"verified": list(what), "findings": 0, "lock": lock_digest(there)}
+    console.data(f"{', '.join(what)}: {said}", facts)
+
+
+def _needed(lock: Lock | None, lock_path: Path | None, what: str) -> tuple[Lock, Path]:
+    """What a registry, a worker and a gateway cannot say themselves."""
+    if lock is None or lock_path is None:
+        raise Misused(
+            f"{what} keeps no lock: name one with `--lock`",
+            hint="`airgap.lock` of a store; `sie-airgap verify` of a bucket or of media knows its own",
+        )
+    return lock, lock_path
+
+
+def _registry(url: str, lock: Lock, *, full_names: bool, deep: bool, console: Console) -> tuple[list[Expected], str]:
+    """The findings, and what holds where there are none."""
+    with opened_registry(url) as registry:
+        findings = verify_registry(lock, registry, full_names=full_names, deep=deep, progress=console.progress)
+    images = counted(len(lock.images), "image")
+    if deep:
+        return findings, f"every byte of {images} is what was locked"
+    return findings, f"{images} as locked, every layer there with its length; `--deep` reads their bytes, too"
+
+
+def _serving(url: str, lock: Lock, console: Console) -> tuple[list[Expected], str]:
+    entries = served_models(url)
+    wanted = {model.id for model in callable_models(lock)}
+    idle = [entry.name for entry in entries if entry.name in wanted and not entry.loaded]
+    if idle:
+        console.note(f"note: not loaded, so nothing is known of what would be served: {', '.join(idle)}")
+    text = f"{len(wanted) - len(idle)} of {counted(len(wanted), 'model')} loaded, each at its commit and verified"
+    return list(differences(lock, entries, where=url)), text
+
+
+def _media(media: Media, lock: Lock | None, guard: Guard, console: Console) -> list[Expected]:
+    console.note(f"{media.archive}, lock number {media.lock.serial}, {media.lock_digest}")
+    tell_notes(media, console)
+    findings = verify_media(media, progress=console.progress)
+    if lock is not None and lock_digest(lock) != media.lock_digest:
+        findings.append(_other_lock(media, lock_digest(lock)))
+    return findings + guard.findings(lambda: guard.check(media, media.lock))
+
+
+def _verify_manifests(store: Store, console: Console) -> None:
+    """A bucket without a lock."""
+    raise_all(verify_manifests(store, progress=console.progress))
+    text = f"{store.url}: every byte is what its manifests say; there is no lock that says what they should be"
+    console.data(text, {"verified": [store.url], "findings": 0, "lock": None})
+
+
+def _sealed_beside(lock_path: Path) -> list[Sealed]:
+    path = lock_path.with_name(SIGNATURES_NAME)
+    return [read_envelope(path)] if path.is_file() else []
+
+
+def _adopt(store: Destination, lock: Lock | None, sealed: list[Sealed], *, dry_run: bool, console: Console) -> None:
+    found = adopt(store, lock, signatures=merged(sealed), dry_run=dry_run, progress=console.progress)
+    verb = "would be" if dry_run else "is" if len(found.adopted) == 1 else "are"
+    standing = "adopted" if lock is None else "verified"
+    for one in found.adopted:
+        files = f"{counted(len(one.manifest.files), 'file')}, {sized(one.manifest.size_bytes)}"
+        noted = f"{one.proved} of them under the id that the hub's client noted"
+        console.note(f"{standing}  {one.manifest.repo} at {one.manifest.revision}, {files}; {noted}")
+    models = {
+        one.manifest.repo: {
+            "revision": one.manifest.revision,
+            "files": len(one.manifest.files),
+            "bytes": one.manifest.size_bytes,
+            "proved": one.proved,
+        }
+        for one in found.adopted
+    }
+    facts = {standing: models, "there": list(found.there), "findings": len(found.findings), "dry_run": dry_run}
+    had = f"; {counted(len(found.there), 'model')} had a manifest" if found.there else ""
+    console.data(f"{counted(len(found.adopted), 'model')} {verb} {standing} in {store.url}{had}", facts)
+    raise_all(found.findings)
+
+
+def _other_lock(media: Media, want: str) -> Expected:
+    return Drift(f"{media.where} is for another lock\n  want  {want}\n  have  {media.lock_digest}")
