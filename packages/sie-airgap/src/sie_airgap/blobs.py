@@ -338,13 +338,3 @@ def lock_of(blobs: Blobs) -> Lock:
     if data is None:
         raise Incomplete(f"{blobs.where} holds no lock")
     return decode_lock(data, where=blobs.where)
-
-
-def digest_of_blob(blobs: Blobs, digest: Digest, advance: Advance) -> Digest:
-    """What the blob called `digest` really hashes to."""
-    running = Hashing()
-    with blobs.open(digest) as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            running.update(chunk)
-            advance(len(chunk))
-    return running.digest

@@ -1,15 +1,17 @@
 """Hold what is there against the lock, byte by byte: a store, or a bucket (media: `media_check`).
 
 Each function gives every finding, not the first: a damaged byte is named with the file it belongs to and
-where that file lies. Nothing is changed, and nothing of the size or date of a file is taken as evidence.
+where that file lies. Nothing is changed. What was read before, and was not written to since, is not read again
+where the caller says so (`remembered`).
 """
 
 from collections.abc import Iterator
 
-from sie_airgap.blobs import BlobFolder, digest_of_blob
-from sie_airgap.contents import contents
+from sie_airgap.blobs import BlobFolder
+from sie_airgap.contents import Content, contents
 from sie_airgap.failures import Drift, Expected, Incomplete
 from sie_airgap.progress import Progress, Task
+from sie_airgap.remembered import Remembered, stamp_of
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, parse_digest
 from sie_core.artifacts.errors import NotThere, TrustError
@@ -20,28 +22,49 @@ from sie_core.artifacts.store import Store
 from sie_core.artifacts.transfer import read
 
 
-def verify_store(lock: Lock, store: BlobFolder, *, progress: Progress) -> list[Expected]:
-    """Every blob of the lock in the toolkit's store."""
+def verify_store(
+    lock: Lock, store: BlobFolder, *, progress: Progress, remembered: Remembered | None = None
+) -> list[Expected]:
+    """Every blob of the lock in the toolkit's store. `remembered` None: every byte is read."""
     findings: list[Expected] = []
     wanted = contents(lock)
+    remembered = remembered or Remembered()
     with progress.task("verify", sum(content.size_bytes for content in wanted)) as task:
-        for content in wanted:
-            task.at(content.label)
-            if store.size(content.digest) is None:
-                findings.append(Incomplete(f"{content.label} is not in {store.root}"))
-                continue
-            have = digest_of_blob(store, content.digest, task.advance)
-            if have != content.digest:
-                findings.append(
-                    TrustError(
-                        f"{content.label} is not what was locked",
-                        where=str(store.path(content.digest)),
-                        want=content.digest,
-                        have=have,
-                        hint="remove that file and run `sie-airgap snapshot` or `unpack` again",
-                    )
-                )
+        try:
+            for content in wanted:
+                task.at(content.label)
+                finding = _blob(store, content, remembered, task)
+                if finding is not None:
+                    findings.append(finding)
+        finally:
+            remembered.keep(progress.say)  # of a run that is interrupted, too
     return findings
+
+
+def _blob(store: BlobFolder, content: Content, remembered: Remembered, task: Task) -> Expected | None:
+    running = Hashing()
+    try:
+        with store.open(content.digest) as stream:
+            before = stamp_of(stream.fileno())
+            if remembered.holds(content.digest, before):
+                task.advance(before.size_bytes)
+                return None
+            while chunk := stream.read(CHUNK_BYTES):
+                running.update(chunk)
+                task.advance(len(chunk))
+            after = stamp_of(stream.fileno())
+    except NotThere:
+        return Incomplete(f"{content.label} is not in {store.root}")
+    if running.digest == content.digest:
+        remembered.note(content.digest, before, after)
+        return None
+    return TrustError(
+        f"{content.label} is not what was locked",
+        where=str(store.path(content.digest)),
+        want=content.digest,
+        have=running.digest,
+        hint="remove that file and run `sie-airgap snapshot` or `unpack` again",
+    )
 
 
 def lock_in_bucket(store: Store) -> Lock:

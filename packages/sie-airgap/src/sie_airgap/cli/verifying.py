@@ -1,5 +1,7 @@
 """The verb that holds every stop of the way against the lock: verify."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -23,8 +25,10 @@ from sie_airgap.media import Media, read_media
 from sie_airgap.media_check import verify_media
 from sie_airgap.progress import counted, sized
 from sie_airgap.registry_check import verify_registry
+from sie_airgap.remembered import Remembered, record_of
 from sie_airgap.serving import served_models
 from sie_airgap.serving_check import callable_models, differences
+from sie_airgap.settings import state_folder
 from sie_airgap.trust.files import merged, read_envelope, sealed_in_bucket
 from sie_airgap.trust.judging import Sealed
 from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_store
@@ -38,7 +42,7 @@ _REGISTRIES, _SERVERS = ("oci://", "oci+http://"), ("http://", "https://")
 @click.command()
 @click.argument("what", nargs=-1, required=True, type=click.Path())
 @lock_option
-@click.option("--deep", is_flag=True, help="Read what else is only looked at: the layers in a registry.")
+@click.option("--deep", is_flag=True, help="Read all: the layers in a registry, and what of a store was read before.")
 @full_names_option
 @click.option("--write-manifest", is_flag=True, help="Adopt a bucket that was filled by hand; see above.")
 @dry_run_option
@@ -61,7 +65,8 @@ def verify(
     """Hold WHAT against the lock, and tell every finding with both values, and whether the lock is signed.
 
     \b
-    media, or a store              every byte
+    media                          every byte
+    a store                        every byte that was not read before, or was written to since; --deep: every byte
     s3://, gs://, file://          a bucket: every byte
     oci://HOST/PATH --lock FILE    a registry: tags, every manifest, every layer by name and length; --deep: every byte
                                    (oci+http:// without TLS)
@@ -76,21 +81,15 @@ def verify(
     lock = read_lock(lock_path) if lock_path is not None else None
     guard = Guard(trust_path, insecure=insecure, console=console)
     first = what[0]
-    if dry_run and not write_manifest:
-        raise Misused("--dry-run is for --write-manifest: nothing else here changes anything")
-    if full_names and not first.startswith(_REGISTRIES):
-        raise Misused("--full-names is for a registry: oci://HOST/PATH")
-    if any("://" in one for one in what) and len(what) > 1:
-        raise Misused(f"one URL at a time, {len(what)} things are named")
+    _check_meaning(what, write_manifest=write_manifest, dry_run=dry_run, full_names=full_names)
     if write_manifest:
-        if "://" not in first or first.startswith(_REGISTRIES + _SERVERS):
-            raise Misused("--write-manifest is for one bucket: s3://, gs:// or file://")
         sealed = [] if lock_path is None else _sealed_beside(lock_path)
         if lock is not None:
             guard.check_lock(lock, sealed, where=str(lock_path))
         _adopt(bucket(first, endpoint=endpoint, region=region), lock, sealed, dry_run=dry_run, console=console)
         return
     said = "every byte is what was locked"
+    more: dict[str, object] = {}
     if first.startswith(_REGISTRIES + _SERVERS):
         there, path = _needed(lock, lock_path, first)
         if first.startswith(_REGISTRIES):
@@ -109,7 +108,10 @@ def verify(
     elif len(what) == 1 and is_store(Path(first)):
         folder = BlobFolder(Path(first))
         there = lock or lock_of(folder)
-        findings = verify_store(there, folder, progress=console.progress)
+        known = Remembered(record_of(state_folder(), folder.root), deep=deep, now_ns=time.time_ns())
+        findings = verify_store(there, folder, progress=console.progress, remembered=known)
+        more["remembered"] = known.count
+        said += _not_read(known)
         findings += guard.findings(lambda: guard.check(folder, there))
     else:
         media = read_media([Path(one) for one in what])
@@ -117,7 +119,27 @@ def verify(
         findings = _media(media, lock, guard, console)
     raise_all(findings)
     facts = {"verified": list(what), "findings": 0, "lock": lock_digest(there)}
-    console.data(f"{', '.join(what)}: {said}", facts)
+    console.data(f"{', '.join(what)}: {said}", facts | more)
+
+
+def _check_meaning(what: Sequence[str], *, write_manifest: bool, dry_run: bool, full_names: bool) -> None:
+    """Raises `Misused` for options that mean nothing together."""
+    first = what[0]
+    if any("://" in one for one in what) and len(what) > 1:
+        raise Misused(f"one URL at a time, {len(what)} things are named")
+    if dry_run and not write_manifest:
+        raise Misused("--dry-run is for --write-manifest: nothing else here changes anything")
+    if write_manifest and ("://" not in first or first.startswith(_REGISTRIES + _SERVERS)):
+        raise Misused("--write-manifest is for one bucket: s3://, gs:// or file://")
+    if full_names and not first.startswith(_REGISTRIES):
+        raise Misused("--full-names is for a registry: oci://HOST/PATH")
+
+
+def _not_read(known: Remembered) -> str:
+    if not known.count:
+        return ""
+    blobs = f"{counted(known.count, 'blob')} of it, {sized(known.size_bytes)}"
+    return f"; {blobs}, read before and not written to since: `--deep` reads them again"
 
 
 def _needed(lock: Lock | None, lock_path: Path | None, what: str) -> tuple[Lock, Path]:
