@@ -113,6 +113,21 @@ def test_what_was_written_just_now_is_not_remembered(lock: Lock, store: BlobFold
     assert decode_stamps(record.read_bytes()) == {}
 
 
+def test_a_blob_that_cannot_be_read_is_told_and_the_others_are_read(
+    store: BlobFolder, record: Path, airgap: Run
+) -> None:
+    """As of a bad disk; a folder stands for it, which nobody can read either, the superuser included."""
+    bad, missing = store.path(WEIGHTS), store.path(digest_of(FILES["org/small"]["sub/vocab.txt"]))
+    bad.unlink()
+    bad.mkdir()
+    missing.unlink()
+
+    code, _, err = airgap("verify", store.root)
+    assert code == 4
+    assert f"cannot be read\n  at    {bad}\n  want  {WEIGHTS}\n  have  Is a directory" in err
+    assert f"`sub/vocab.txt` of `org/small` is not in {store.root}" in err
+
+
 def test_how_much_was_not_read_is_told(lock: Lock, store: BlobFolder, record: Path, airgap: Run) -> None:
     _verified(lock, store, record)
 

@@ -6,6 +6,7 @@ where the caller says so (`remembered`).
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.contents import Content, contents
@@ -14,7 +15,7 @@ from sie_airgap.progress import Progress, Task
 from sie_airgap.remembered import Remembered, stamp_of
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, parse_digest
-from sie_core.artifacts.errors import NotThere, TrustError
+from sie_core.artifacts.errors import NoPermission, NotThere, TrustError
 from sie_core.artifacts.hashing import Hashing
 from sie_core.artifacts.lock import CURRENT_FILE, Lock, LockedModel, decode_lock, lock_digest, lock_file
 from sie_core.artifacts.manifest import FileEntry, encode_manifest
@@ -55,6 +56,8 @@ def _blob(store: BlobFolder, content: Content, remembered: Remembered, task: Tas
             after = stamp_of(stream.fileno())
     except NotThere:
         return Incomplete(f"{content.label} is not in {store.root}")
+    except OSError as error:  # a disk that goes bad, above all: what else is bad is wanted, too
+        return _unreadable(content, store.path(content.digest), error)
     if running.digest == content.digest:
         remembered.note(content.digest, before, after)
         return None
@@ -65,6 +68,13 @@ def _blob(store: BlobFolder, content: Content, remembered: Remembered, task: Tas
         have=running.digest,
         hint="remove that file and run `sie-airgap snapshot` or `unpack` again",
     )
+
+
+def _unreadable(content: Content, path: Path, error: OSError) -> Expected:
+    message = f"{content.label} cannot be read\n  at    {path}\n  want  {content.digest}\n  have  {error.strerror}"
+    if isinstance(error, PermissionError):
+        return NoPermission(message, hint="verify as a user who may read the store")
+    return Incomplete(message, hint="remove that file, if the disk lets you, and run `snapshot` or `unpack` again")
 
 
 def lock_in_bucket(store: Store) -> Lock:

@@ -65,12 +65,15 @@ def verify(
     """Hold WHAT against the lock, and tell every finding with both values, and whether the lock is signed.
 
     \b
-    media                          every byte
-    a store                        every byte that was not read before, or was written to since; --deep: every byte
-    s3://, gs://, file://          a bucket: every byte
-    oci://HOST/PATH --lock FILE    a registry: tags, every manifest, every layer by name and length; --deep: every byte
-                                   (oci+http:// without TLS)
-    http://HOST --lock FILE        a worker or a gateway: which commits are loaded, and whether they were verified
+    media                        every byte
+    a store                      every byte not read before or written to since
+    s3://, gs://, file://        a bucket: every byte
+    oci://HOST/PATH --lock FILE  a registry: tags, manifests, layers by length;
+                                 without TLS oci+http://
+    http://HOST --lock FILE      a worker or a gateway: which commits are
+                                 loaded, and whether they were verified
+
+    --deep reads what else is not read. A worker answers for itself; `golden compare` asks what it makes of texts.
 
     Nothing is changed, unless --write-manifest says so: then a bucket that `aws s3 sync` or its like filled gets its
     manifests, for all models that are whole. With --lock they are held against that lock, and served as verified.
