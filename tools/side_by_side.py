@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-FIRST = ("sie-airgap", "sie-core", "sie-gateway", "sie-server")
+FIRST = ("sie-airgap", "sie-core")
 """The slowest packages; the other half is whatever else there is."""
 
 
