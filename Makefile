@@ -104,6 +104,10 @@ bench: setup $(PARITY_READY) ## speed and memory beside the peers, as ratios of 
 lock: setup ## resolve requirements/*.in anew, with hashes
 	@tools/setup.sh lock $(BIN)
 
+.PHONY: wheels
+wheels: setup ## what an archive carries of Python: ours, and what they need on each Python and machine, by hash
+	@tools/setup.sh wheels $(BIN) dist/wheels
+
 .PHONY: clean
 clean: ## remove the environments and everything that was fetched or built
 	@rm -rf $(VENV) $(PARITY_VENV) $(SPANS_VENV) $(INFINITY_VENV) .cache .demo dist build

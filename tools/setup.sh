@@ -5,6 +5,7 @@
 #   setup.sh references VENV LOCK… -- PACKAGE…    the same, with torch before them: what tests/parity compares with
 #   setup.sh system                               nftables and its like, where we may install them
 #   setup.sh lock BIN                             write requirements/*.txt from requirements/*.in
+#   setup.sh wheels BIN FOLDER                    what an archive carries so that the toolkit can be installed from it
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -105,6 +106,7 @@ lock() { # BIN
     words+=(--custom-compile-command "make lock")
     "$1/uv" pip compile requirements/bootstrap.in "${words[@]}" -o requirements/bootstrap.txt
     "$1/uv" pip compile requirements/dev.in "${words[@]}" --override requirements/overrides.txt -o requirements/dev.txt
+    "$1/uv" pip compile requirements/carried.in "${words[@]}" -c requirements/dev.txt -o requirements/carried.txt
     "$1/uv" pip compile requirements/published-client.in --python-version 3.12 --generate-hashes -q \
         --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
         -o requirements/published-client.txt
@@ -114,6 +116,27 @@ lock() { # BIN
         -o requirements/spans.txt
     "$1/uv" pip compile requirements/infinity.in "${words[@]}" --override requirements/overrides-parity.txt \
         -o requirements/infinity.txt
+}
+
+wheels() { # BIN FOLDER
+    local bin name machine version words
+    bin=$(cd "$1" && pwd)
+    mkdir -p "$2"
+    for name in core sdk airgap; do
+        say "the wheel of sie-$name, from this checkout"
+        (cd "packages/sie-$name" && "$bin/python" -m hatchling build -t wheel -d "$OLDPWD/$2" > /dev/null 2>&1)
+    done
+    for machine in x86_64 aarch64; do
+        for version in 3.11 3.12 3.13; do
+            say "wheels for Python $version on $machine"
+            words=(--no-deps --require-hashes --only-binary=:all: --implementation cp --python-version "$version")
+            # pip takes no older glibc for one that is named, so each that wheels are built for is named.
+            for each in 2_28 2_27 2_24 2_17 2_12 2_5; do words+=(--platform "manylinux_${each}_$machine"); done
+            for each in 2014 2010 1; do words+=(--platform "manylinux${each}_$machine"); done
+            "$bin/pip" download -q --disable-pip-version-check "${words[@]}" -r requirements/carried.txt -d "$2"
+        done
+    done
+    say "$2: $(find "$2" -name '*.whl' | wc -l) wheels, $(du -sh "$2" | cut -f1)"
 }
 
 command=$1

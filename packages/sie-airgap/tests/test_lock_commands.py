@@ -16,6 +16,7 @@ from sie_testing.carried import FILES, Run
 from sie_testing.hub import Hub as Fake
 from sie_testing.hub import serving_hub
 from sie_testing.images import write_images
+from sie_testing.wheels import write_ours
 
 SMALL = ["--model", "org/small"]
 BOTH = [*SMALL, "--model", "org/large"]
@@ -45,12 +46,8 @@ def commits(tmp_path: Path) -> dict[str, Revision]:
     return {model.id: model.revision for model in lock_at(tmp_path).models}
 
 
-def wheels(tmp_path: Path, *, content: bytes = b"wheel") -> Path:
-    folder = tmp_path / "wheels"
-    folder.mkdir(exist_ok=True)
-    for name in ("sie_airgap", "sie_core", "sie_sdk"):
-        (folder / f"{name}-0.3.1-py3-none-any.whl").write_bytes(content + name.encode())
-    return folder
+def wheels(tmp_path: Path, *, content: str = "") -> Path:
+    return write_ours(tmp_path / "wheels", content=content)
 
 
 @pytest.mark.usefixtures("hub")
@@ -171,7 +168,7 @@ def test_frozen_brings_wheels_to_another_store_and_refuses_others(airgap: Run, t
 
     assert airgap("lock", "--frozen", "--wheels", "wheels", "--store", "other")[0] == 0
     assert (tmp_path / "other/blobs/sha256" / wheel.digest[7:]).is_file()
-    wheels(tmp_path, content=b"another")
+    wheels(tmp_path, content="another")
     code, _, err = airgap("lock", "--frozen", "--wheels", "wheels", "--store", "third")
     assert code == 8
     assert wheel.digest in err

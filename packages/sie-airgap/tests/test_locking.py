@@ -9,7 +9,7 @@ from sie_airgap.blobs import BlobFolder
 from sie_airgap.failures import Incomplete, Misused
 from sie_airgap.file_digests import Digests
 from sie_airgap.lock_diff import difference
-from sie_airgap.locking import assemble, lock_chart, lock_wheels
+from sie_airgap.locking import assemble, lock_chart
 from sie_airgap.progress import Silent
 from sie_airgap.resolving import Resolved, resolve_models
 from sie_airgap.snapshot import missing
@@ -293,13 +293,6 @@ def test_a_list_that_is_no_list_is_named_with_its_file() -> None:
 
     with pytest.raises(Misused, match=r"values\.yaml.*org/a"):
         wishes([("values.yaml", values)], models=[], bundles=[], catalog=Catalog.shipped())
-
-
-def test_wheels_without_the_toolkit_are_refused(tmp_path: Path, empty: BlobFolder) -> None:
-    (tmp_path / "numpy-2.0-py3-none-any.whl").write_bytes(b"x")
-
-    with pytest.raises(Incomplete, match="sie_airgap"):
-        lock_wheels(tmp_path, empty)
 
 
 def test_a_charts_folder_has_the_same_digest_each_time(tmp_path: Path, empty: BlobFolder) -> None:

@@ -3,7 +3,6 @@
 import shlex
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import click
@@ -20,33 +19,12 @@ from sie_airgap.medium import VolumeSize
 from sie_airgap.progress import Silent
 from sie_airgap.runbook import readme
 from sie_core.artifacts.lock import Lock, lock_digest
-
-_PROGRAM = "import sys\n\n\ndef main():\n    print('the toolkit was asked to', *sys.argv[1:])\n"
-
-
-def wheel(folder: Path, name: str, *, extra: str = "") -> None:
-    """A wheel that does nothing, or whose program prints what it is asked to do."""
-    about = f"{name}-0.3.1.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: 0.3.1\n{extra}"
-    content = {
-        f"{name}.py": _PROGRAM,
-        f"{about}/METADATA": metadata,
-        f"{about}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{about}/entry_points.txt": f"[console_scripts]\n{name.replace('_', '-')} = {name}:main\n",
-    }
-    content[f"{about}/RECORD"] = "".join(f"{path},,\n" for path in [*content, f"{about}/RECORD"])
-    with zipfile.ZipFile(folder / f"{name}-0.3.1-py3-none-any.whl", "w") as archive:
-        for path, text in content.items():
-            archive.writestr(path, text)
+from sie_testing.wheels import write_ours
 
 
 @pytest.fixture
 def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
-    wheels = tmp_path / "wheels"
-    wheels.mkdir()
-    wheel(wheels, "sie_core")
-    wheel(wheels, "sie_sdk")
-    wheel(wheels, "sie_airgap", extra="Requires-Dist: sie-core==0.3.1\nProvides-Extra: s3\nProvides-Extra: gcs\n")
+    wheels = write_ours(tmp_path / "wheels")
     carried = msgspec.structs.replace(lock, wheels=lock_wheels(wheels, store))
     cut = plan_archive(carried, store, name="sie-test", size=VolumeSize(2 << 20))
     pack(cut, store, tmp_path / "archive", progress=Silent())

@@ -43,7 +43,7 @@ def test_a_switch_that_is_off_brings_its_image():
 def test_a_switch_inside_of_one_that_is_off_has_both_on():
     values = {"a": {"enabled": False, "metrics": {"enabled": False}}}
 
-    got = found(lambda v: {"x:1"} if v["a"]["enabled"] and v["a"]["metrics"]["enabled"] else set(), values)
+    got = found(lambda v: {"x:1"} if v["a"]["enabled"] and v["a"]["metrics"]["enabled"] else set(), values, most=2)
     assert brought(got) == {"x:1": ("a.enabled", "a.metrics.enabled")}
 
 

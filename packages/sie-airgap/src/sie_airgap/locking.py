@@ -3,6 +3,9 @@
 What is known by digest alone (charts, wheels) is put into the store at once: nothing could bring it later.
 """
 
+import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,8 +14,9 @@ import msgspec
 from sie_airgap.blobs import BlobFolder
 from sie_airgap.chart_package import identify
 from sie_airgap.chart_package import pack as pack_chart
-from sie_airgap.failures import Drift, Incomplete
+from sie_airgap.failures import Drift, Incomplete, Misused
 from sie_airgap.inventory import ImageUse
+from sie_airgap.wheel_needs import OURS, Lack, Wheel, foreign, lacking, parse_wheel, told
 from sie_core.artifacts.digest import digest_of_stream
 from sie_core.artifacts.lock import (
     LOCK_VERSION,
@@ -24,6 +28,9 @@ from sie_core.artifacts.lock import (
     lock_digest,
 )
 
+_MOST_METADATA_BYTES = 4 << 20
+_MAKE_WHEELS = "`make wheels` in the checkout fills a folder with all of them"
+
 
 def lock_chart(chart: Path, store: BlobFolder) -> LockedChart:
     """A chart's folder, packed to the same bytes each time, or a `.tgz` as it is; into the store."""
@@ -32,20 +39,49 @@ def lock_chart(chart: Path, store: BlobFolder) -> LockedChart:
     return LockedChart(name.name, name.version, name.file, store.add(data), len(data))
 
 
-def lock_wheels(folder: Path, store: BlobFolder) -> tuple[LockedWheel, ...]:
+def lock_wheels(folder: Path, store: BlobFolder, *, may_lack: bool = False) -> tuple[LockedWheel, ...]:
     """Every wheel of a folder, into the store.
 
+    Args:
+        may_lack: take wheels that do not install everywhere, too.
+
     Raises:
-        Incomplete: there is none, or none of the toolkit itself.
+        Misused: a file that is no wheel, or one of ours that is not ours.
+        Incomplete: ours, or what they need, is not there for every Python and machine.
     """
-    paths = sorted(folder.glob("*.whl"))
-    for needed in ("sie_airgap-", "sie_sdk-", "sie_core-"):
-        if not any(path.name.startswith(needed) for path in paths):
-            raise Incomplete(
-                f"there is no `{needed}*.whl` among the {len(paths)} wheels in {folder}",
-                hint="`pip wheel --wheel-dir FOLDER PACKAGES…` builds ours and what they need",
-            )
-    return tuple(_lock_wheel(path, store) for path in paths)
+    wheels = [read_wheel(path) for path in sorted(folder.glob("*.whl"))]
+    if wrong := list(foreign(wheels)):
+        raise Misused(f"the wheels in {folder} cannot be told apart: {'; '.join(wrong)}", hint=_MAKE_WHEELS)
+    lacks = wheels_lacking(folder)
+    ours = [lack for lack in lacks if lack.wanted.partition("=")[0] in OURS]
+    if ours or (lacks and not may_lack):
+        lines = "\n".join(f"  {told(lack)}" for lack in lacks)
+        count = f"{len(wheels)} wheels in {folder}"
+        partly = "" if ours else "; `--incomplete-wheels` takes them as they are"
+        raise Incomplete(
+            f"the toolkit cannot be installed from the {count} everywhere\n{lines}", hint=_MAKE_WHEELS + partly
+        )
+    return tuple(_lock_wheel(path, store) for path in sorted(folder.glob("*.whl")))
+
+
+def wheels_lacking(folder: Path) -> tuple[Lack, ...]:
+    """What a folder of wheels lacks so that the toolkit and the SDK can be installed from it on every machine."""
+    return lacking([read_wheel(path) for path in sorted(folder.glob("*.whl"))])
+
+
+def read_wheel(path: Path) -> Wheel:
+    """Raises `Misused` for a file that pip would not install."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            inside = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+            if len(inside) != 1:
+                raise ValueError(f"`{path.name}` has {len(inside)} METADATA, want one")
+            with archive.open(inside[0]) as stream:
+                return parse_wheel(path.name, stream.read(_MOST_METADATA_BYTES))
+    except (ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        raise Misused(
+            f"`{path}` is not a wheel: {error}", hint="fetch it again, or take it out of the folder"
+        ) from error
 
 
 def _lock_wheel(path: Path, store: BlobFolder) -> LockedWheel:

@@ -22,9 +22,10 @@ from sie_airgap.cli.upstream import hub, image_source_option, lock_file_option
 from sie_airgap.failures import Drift, Misused
 from sie_airgap.inventory import ImageUse
 from sie_airgap.lock_diff import difference, lines
-from sie_airgap.locking import assemble, check_given, lock_wheels
+from sie_airgap.locking import assemble, check_given, lock_wheels, wheels_lacking
 from sie_airgap.oci.sources import Elsewhere
 from sie_airgap.resolving import bring_derived, resolve_models
+from sie_airgap.wheel_needs import told
 from sie_airgap.wishes import standing, wishes
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.catalog.catalog import Catalog
@@ -58,6 +59,11 @@ _NEVER_TOGETHER = (
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="A folder with the wheels of the toolkit and the SDK and what they need.",
 )
+@click.option(
+    "--incomplete-wheels",
+    is_flag=True,
+    help="Take wheels, too, that cannot be installed on every Python from 3.11 to 3.13, x86-64 and arm64.",
+)
 @image_source_option
 @lock_file_option
 @store_option
@@ -83,6 +89,7 @@ def lock(
     all_conditionals: bool,
     helm: Path | None,
     wheels: Path | None,
+    incomplete_wheels: bool,
     elsewhere: tuple[Elsewhere, ...],
     lock_path: Path,
     store: Path,
@@ -118,7 +125,9 @@ def lock(
     # Before the hub is asked: it may be none.
     given = given_charts(chart, extra_charts, values_files, switches=switches, everything=all_conditionals)
     charts = lock_charts(given, blobs) if given else None
-    locked_wheels = lock_wheels(wheels, blobs) if wheels is not None else None
+    locked_wheels = lock_wheels(wheels, blobs, may_lack=incomplete_wheels) if wheels is not None else None
+    for lack in wheels_lacking(wheels) if wheels is not None else ():
+        console.note(f"note: no wheel: {told(lack)}")
     source = None if offline else hub()
     if frozen and previous is not None:
         check_given(previous, charts=charts, wheels=locked_wheels)
