@@ -34,16 +34,34 @@ class Sending:
     """Counts what is sent, and kills the process it is given when that reaches `kill_at`."""
 
     def __init__(self) -> None:
-        self.sent_bytes = 0
+        self._total_bytes = self._before_bytes = 0
         self._kill_at: int | None = None
         self._begun = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._guard = threading.Lock()
 
     def sent(self, size_bytes: int) -> None:
+        """So much more, by one of the server's threads."""
         with self._guard:
-            self.sent_bytes += size_bytes
-            is_due = self._kill_at is not None and self.sent_bytes >= self._kill_at
+            self._total_bytes += size_bytes
+        self._look()
+
+    def reached(self, total_bytes: int) -> None:
+        """So much in all, as one of the server's threads saw it, perhaps before another one told more."""
+        with self._guard:
+            self._total_bytes = max(self._total_bytes, total_bytes)
+        self._look()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Since `begin`."""
+        return self._total_bytes - self._before_bytes
+
+    def begin(self) -> None:
+        self._before_bytes = self._total_bytes
+
+    def _look(self) -> None:
+        is_due = self._kill_at is not None and self.sent_bytes >= self._kill_at
         if is_due and self._begun.wait(60) and self._process is not None:
             self._process.kill()
 
@@ -75,14 +93,7 @@ def digest(weights: Path) -> Digest:
 def served(weights: Path) -> Iterator[tuple[Sending, str]]:
     sending = Sending()
     hub = Hub(weights.parents[2], pins={"org/big": "ab" * 20}, lfs_above_bytes=1000)  # type: ignore[dict-item]
-    before = 0
-
-    def sent(total: int) -> None:
-        nonlocal before
-        sending.sent(total - before)
-        before = total
-
-    hub.on_sent = sent
+    hub.on_sent = sending.reached
     with serving_hub(hub) as endpoint:
         yield sending, endpoint
 
@@ -115,7 +126,7 @@ def test_kill_costs_at_most_one_range_a_stream(
     sending, endpoint = served
     lock = lock_of_model(digest)
     command, environment = snapshot_command(tmp_path, lock), {"PATH": os.defpath, "HF_ENDPOINT": endpoint}
-    sending.sent_bytes = 0
+    sending.begin()
 
     assert sending.run(command, environment, kill_at=kill_at) == -9
     store = BlobFolder(tmp_path / "store")
