@@ -89,7 +89,7 @@ def test_looking_at_what_a_lock_would_be_writes_nothing_at_all(
         ("notes.txt", b"no chart", "`notes.txt` is not a chart"),
         ("folder/Chart.yaml", b"name: [", "Chart.yaml is not YAML"),
         ("folder/Chart.yaml", b"name: sie\nversion: 1.0.0/../../x\n", "no file can be called so"),
-        ("folder/Chart.yaml", b"name: sie\nversion: 1.0.0\ndependencies: 5\n", "is not what describes a chart"),
+        ("folder/Chart.yaml", b"name: sie\nversion: 1.0.0\ndependencies: 5\n", "`dependencies` that are no list"),
         ("folder/Chart.yaml", b"name: sie\nversion: 1.0.0\ndependencies: [x]\n", "the dependency `x`"),
     ],
 )

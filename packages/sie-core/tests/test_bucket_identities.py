@@ -286,4 +286,4 @@ def test_a_google_workload_shows_its_own_token_for_one_of_google(
     assert stat is not None
     assert stat.size_bytes == 3
     assert "of-the-workload" in seen[0][1]
-    assert seen[-1] == ("/storage/v1/b/models/o/x", "Bearer of-google")
+    assert ("/storage/v1/b/models/o/x", "Bearer of-google") in seen  # the client may ask for the bucket beside it
