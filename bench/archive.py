@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 
 from bench.measures import Row, Say
-from sie_airgap.archive import pack
-from sie_airgap.blobs import BlobFolder
-from sie_airgap.cut import Cut, plan_archive
-from sie_airgap.media import read_media
-from sie_airgap.media_check import verify_media
-from sie_airgap.medium import VolumeSize
+from sie_airgap.archive.cut import Cut, plan_archive
+from sie_airgap.archive.media import read_media
+from sie_airgap.archive.medium import VolumeSize
+from sie_airgap.archive.packing import pack
+from sie_airgap.archive.unpack import unpack
 from sie_airgap.progress import Silent
-from sie_airgap.unpack import unpack
+from sie_airgap.store.blobs import BlobFolder
+from sie_airgap.verifying.media import verify_media
 from sie_core.artifacts.lock import Lock
 from sie_testing.carried import filled_store, make_lock, seeded
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.measures import Row, Say
-from sie_airgap.disk_source import DiskSource, copy_all
+from sie_airgap.store.disk_source import DiskSource, copy_all
 from sie_core.artifacts.digest import Digest, digest_of_stream, hex_of
 from sie_core.artifacts.lock import LockedFile, LockedModel
 from sie_core.ids import ModelId, Revision

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench.measures import Row
-from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.blobs import write_lock
 from sie_airgap.oci.copy import resolve_image
 from sie_airgap.oci.image import Content
 from sie_airgap.oci.layout import LayoutFolder
 from sie_airgap.oci.manifest import OCI_MANIFEST, Descriptor, Manifest, encode
 from sie_airgap.oci.sources import ImageSources, parse_elsewhere
+from sie_airgap.store.blobs import write_lock
+from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock
 from sie_testing.registry.docker import docker_registry_program, serving_docker_registry

@@ -22,16 +22,19 @@ BREAKS: dict[str, list[Break]] = {
         ("sie_core.ids", "sie_sdk.scoring"),
         ("sie_gateway.workers", "sie_server.observability"),
         ("sie_config.ledger", "sie_gateway.page"),
-        ("sie_server.models.calls", "sie_airgap.grading"),
-        ("sie_airgap.inventory", "sie_testing.faults"),
+        ("sie_server.models.calls", "sie_airgap.proof.grading"),
+        ("sie_airgap.charts.inventory", "sie_testing.faults"),
     ],
-    "toolkit-reach": [("sie_airgap.rehearse", "sie_server.settings"), ("sie_airgap.golden", "sie_gateway.page")],
+    "toolkit-reach": [
+        ("sie_airgap.rehearsal.rehearse", "sie_server.settings"),
+        ("sie_airgap.proof.golden", "sie_gateway.page"),
+    ],
     "kernel": [
         ("sie_core.artifacts.manifest", "sie_core.catalog.spec"),
         ("sie_core.errors", "sie_core.settings"),
         ("sie_core.wire.envelope", "sie_core.http.asgi"),
     ],
-    "serving": [("sie_airgap.relay", "sie_core.http.asgi"), ("sie_sdk.encoding", "sie_core.http.auth")],
+    "serving": [("sie_airgap.rehearsal.relay", "sie_core.http.asgi"), ("sie_sdk.encoding", "sie_core.http.auth")],
     "pure": [
         ("sie_core.wire.codec", "time"),
         ("sie_core.artifacts.plan", "boto3"),
@@ -39,7 +42,7 @@ BREAKS: dict[str, list[Break]] = {
         ("sie_sdk._flows", "asyncio"),
         ("sie_server.engine.batcher", "threading"),
         ("sie_gateway.routing", "socket"),
-        ("sie_airgap.inventory", "subprocess"),
+        ("sie_airgap.charts.inventory", "subprocess"),
         ("sie_airgap.oci.manifest", "httpx2"),
     ],
     "torch": [("sie_server.models.heads.pooled", "torch"), ("sie_server.models.build", "transformers")],
@@ -68,10 +71,22 @@ BREAKS: dict[str, list[Break]] = {
     ],
     "toolkit": [
         ("sie_airgap.failures", "sie_airgap.progress"),
-        ("sie_airgap.blobs", "sie_airgap.media"),
-        ("sie_airgap.netns", "sie_airgap.kubelet"),
-        ("sie_airgap.archive", "sie_airgap.verify"),
+        ("sie_airgap.store.blobs", "sie_airgap.archive.media"),
+        ("sie_airgap.archive.packing", "sie_airgap.verifying.store"),
     ],
+    "toolkit-archive": [
+        ("sie_airgap.archive.plan", "sie_airgap.archive.cut"),
+        ("sie_airgap.archive.volume_format", "sie_airgap.archive.volume_reader"),
+    ],
+    "toolkit-charts": [("sie_airgap.charts.inventory", "sie_airgap.charts.helm")],
+    "toolkit-deltas": [("sie_airgap.deltas.recipe", "sie_airgap.deltas.recipes")],
+    "toolkit-locking": [("sie_airgap.locking.closure", "sie_airgap.locking.resolving")],
+    "toolkit-mirror": [("sie_airgap.mirror.weights", "sie_airgap.mirror.adoption")],
+    "toolkit-proof": [("sie_airgap.proof.grading", "sie_airgap.proof.comparison")],
+    "toolkit-rehearsal": [("sie_airgap.rehearsal.netns", "sie_airgap.rehearsal.kubelet")],
+    "toolkit-reviewing": [("sie_airgap.reviewing.policy", "sie_airgap.reviewing.review")],
+    "toolkit-store": [("sie_airgap.store.contents", "sie_airgap.store.snapshot")],
+    "toolkit-verifying": [("sie_airgap.verifying.stamps", "sie_airgap.verifying.remembered")],
 }
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import yaml
 
-from sie_airgap import helm
+from sie_airgap.charts import helm
 from sie_testing import parts
 
 HERE = Path(__file__).resolve().parent

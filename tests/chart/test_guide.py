@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from sie_airgap.inventory import images
+from sie_airgap.charts.inventory import images
 from sie_testing import parts
 
 WORKER = "sie-sie-cluster-worker-l4"

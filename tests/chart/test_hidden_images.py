@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from sie_airgap import chart_images, chart_package
-from sie_airgap.blobs import read_lock
-from sie_airgap.choosing_images import Seen, unlocked, wanted
+from sie_airgap.charts import images as chart_images
+from sie_airgap.charts import package as chart_package
+from sie_airgap.charts.choosing import Seen, unlocked, wanted
 from sie_airgap.cli import cli
 from sie_airgap.cli.outcome import run
 from sie_airgap.failures import Incomplete, Misused
+from sie_airgap.store.blobs import read_lock
 from sie_testing.carried import FILES, Run
 from sie_testing.hub import Hub, serving_hub
 from sie_testing.images import NAMES, write_images

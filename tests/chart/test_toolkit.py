@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from sie_airgap import chart_images, chart_package, chart_tree, helm
+from sie_airgap.charts import helm
+from sie_airgap.charts import images as chart_images
+from sie_airgap.charts import package as chart_package
+from sie_airgap.charts import tree as chart_tree
+from sie_airgap.charts.values import Bucket, PrivateRegistry, offline_yaml
 from sie_airgap.failures import Incomplete
-from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedImage, lock_digest
 

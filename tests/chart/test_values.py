@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sie_airgap.helm import Refused
-from sie_airgap.inventory import images
+from sie_airgap.charts.helm import Refused
+from sie_airgap.charts.inventory import images
 
 HERE = Path(__file__).resolve().parent
 FILES = ("guide.yaml", "every-knob.yaml", "hub.yaml", "folder.yaml")

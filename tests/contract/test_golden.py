@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 
-from sie_airgap.golden import compare, record
-from sie_airgap.golden_file import Golden
-from sie_airgap.grading import Grade
-from sie_airgap.guides_call import CALLS, call_of
+from sie_airgap.proof.golden import compare, record
+from sie_airgap.proof.golden_file import Golden
+from sie_airgap.proof.grading import Grade
+from sie_airgap.rehearsal.guides_call import CALLS, call_of
 from sie_core.artifacts.digest import digest_of
 from sie_core.ids import ModelId, Revision
 from sie_sdk import SIEClient

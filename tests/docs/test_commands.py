@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import yaml
 
-from sie_airgap.policy import Policy, parse_policy
+from sie_airgap.reviewing.policy import Policy, parse_policy
 from sie_core.catalog.reading import parse_spec
 from sie_core.settings import DROPPED, NAMES
 

@@ -192,8 +192,8 @@ def test_every_key_of_a_lock_is_in_the_lock_format(pages):
 
 
 def test_every_key_of_a_volume_is_in_the_archive_format(pages):
-    from sie_airgap.parity_format import Covered, Parity
-    from sie_airgap.volume_format import Member, Volume
+    from sie_airgap.archive.parity_format import Covered, Parity
+    from sie_airgap.archive.volume_format import Member, Volume
 
     text = pages["docs/formats/archive.md"].text
     fields = [field for struct in (Volume, Member, Parity, Covered) for field in struct.__struct_fields__]
@@ -202,7 +202,7 @@ def test_every_key_of_a_volume_is_in_the_archive_format(pages):
 
 
 def test_every_medium_is_in_the_archive_format(pages):
-    from sie_airgap.medium import MEDIA
+    from sie_airgap.archive.medium import MEDIA
 
     assert set(MEDIA) - _cells(pages["docs/formats/archive.md"]) == set()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_airgap.netns import missing_tools, tool
+from sie_airgap.rehearsal.netns import missing_tools, tool
 from sie_core.catalog.catalog import Catalog
 from sie_core.ids import Revision
 from sie_testing import parts

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from sie_airgap.archive import pack
-from sie_airgap.blobs import BlobFolder
+from sie_airgap.archive.cut import plan_archive
+from sie_airgap.archive.medium import VolumeSize
+from sie_airgap.archive.packing import pack
 from sie_airgap.cli import cli
 from sie_airgap.cli.outcome import run
-from sie_airgap.cut import plan_archive
-from sie_airgap.medium import VolumeSize
 from sie_airgap.progress import Silent
+from sie_airgap.store.blobs import BlobFolder
 from sie_core.artifacts.lock import Lock
 from sie_testing.carried import FILES, Run, filled_store, make_lock
 from sie_testing.hub import Hub as Fake

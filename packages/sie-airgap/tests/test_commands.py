@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sie_airgap.blobs import BlobFolder
 from sie_airgap.cli import VERBS
+from sie_airgap.store.blobs import BlobFolder
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_testing import parts

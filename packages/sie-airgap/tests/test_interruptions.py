@@ -15,17 +15,19 @@ from typing import Any
 
 import pytest
 
-from sie_airgap.archive import pack
-from sie_airgap.blobs import BlobFolder, fill, lock_of, read_lock, write_lock
-from sie_airgap.cut import plan_archive
-from sie_airgap.media import read_media
-from sie_airgap.media_check import verify_media
-from sie_airgap.medium import VolumeSize
-from sie_airgap.mirror import mirror_weights
+from sie_airgap.archive.cut import plan_archive
+from sie_airgap.archive.media import read_media
+from sie_airgap.archive.medium import VolumeSize
+from sie_airgap.archive.packing import pack
+from sie_airgap.archive.unpack import unpack
+from sie_airgap.mirror.current import lock_in_bucket
+from sie_airgap.mirror.weights import mirror_weights
 from sie_airgap.progress import Silent
-from sie_airgap.snapshot import snapshot
-from sie_airgap.unpack import unpack
-from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_store
+from sie_airgap.store.blobs import BlobFolder, fill, lock_of, read_lock, write_lock
+from sie_airgap.store.snapshot import snapshot
+from sie_airgap.verifying.bucket import verify_bucket
+from sie_airgap.verifying.media import verify_media
+from sie_airgap.verifying.store import verify_store
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.lock import Lock
@@ -42,14 +44,14 @@ _CHILD = """
 import json, sys
 from contextlib import contextmanager
 from pathlib import Path
-from sie_airgap.archive import pack
-from sie_airgap.cut import plan_archive
-from sie_airgap.blobs import BlobFolder, read_lock
-from sie_airgap.media import read_media
-from sie_airgap.medium import VolumeSize
-from sie_airgap.mirror import mirror_weights
-from sie_airgap.snapshot import snapshot
-from sie_airgap.unpack import unpack
+from sie_airgap.archive.packing import pack
+from sie_airgap.archive.cut import plan_archive
+from sie_airgap.store.blobs import BlobFolder, read_lock
+from sie_airgap.archive.media import read_media
+from sie_airgap.archive.medium import VolumeSize
+from sie_airgap.mirror.weights import mirror_weights
+from sie_airgap.store.snapshot import snapshot
+from sie_airgap.archive.unpack import unpack
 from sie_core.artifacts.stores.hub import Hub
 from sie_core.artifacts.stores.open import open_store
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sie_airgap.netns import Attempts, NamespaceError, PodNamespace, missing_tools
+from sie_airgap.rehearsal.netns import Attempts, NamespaceError, PodNamespace, missing_tools
 from sie_testing import tiny_bert
 
 BUILD = """

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from sie_airgap.archive import pack
-from sie_airgap.blobs import BlobFolder
-from sie_airgap.cut import plan_archive
-from sie_airgap.media import read_media
-from sie_airgap.medium import VolumeSize
+from sie_airgap.archive.cut import plan_archive
+from sie_airgap.archive.media import read_media
+from sie_airgap.archive.medium import VolumeSize
+from sie_airgap.archive.packing import pack
+from sie_airgap.archive.volume_format import Checks, RunningCrcs, Volume, encode_head, encode_tail, encode_volume
+from sie_airgap.archive.volume_reader import read_index
 from sie_airgap.progress import Silent
-from sie_airgap.volume_format import Checks, RunningCrcs, Volume, encode_head, encode_tail, encode_volume
-from sie_airgap.volume_reader import read_index
+from sie_airgap.store.blobs import BlobFolder
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock
 from sie_testing.carried import FILES

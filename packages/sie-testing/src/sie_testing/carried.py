@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.blobs import BlobFolder, write_lock
+from sie_airgap.store.blobs import BlobFolder, write_lock
+from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.digest import digest_of, hex_of
 from sie_core.artifacts.lock import Lock, LockedChart, LockedFile, LockedModel, LockedWheel
 from sie_core.ids import ModelId, Revision

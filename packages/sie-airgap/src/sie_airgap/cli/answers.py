@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.blobs import GOLDEN_NAME, BlobFolder, lock_of, write_atomically
 from sie_airgap.cli.console import Console, output_option, store_option
 from sie_airgap.failures import Differs, Misused
-from sie_airgap.golden import compare as compare_answers
-from sie_airgap.golden import record as record_answers
-from sie_airgap.golden_file import Golden, decode_golden, encode_golden
-from sie_airgap.grading import Grade
 from sie_airgap.progress import counted
+from sie_airgap.proof.golden import compare as compare_answers
+from sie_airgap.proof.golden import record as record_answers
+from sie_airgap.proof.golden_file import Golden, decode_golden, encode_golden
+from sie_airgap.proof.grading import Grade
+from sie_airgap.store.blobs import GOLDEN_NAME, BlobFolder, lock_of, write_atomically
 from sie_core.artifacts.lock import lock_digest
 
 _url_option = click.option("--url", required=True, metavar="URL", help="A worker or a gateway: http://localhost:8080.")

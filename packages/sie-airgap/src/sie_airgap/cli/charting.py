@@ -9,15 +9,15 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from sie_airgap.blobs import BlobFolder
-from sie_airgap.chart_package import tree_of
-from sie_airgap.choosing_images import Seen, unlocked
+from sie_airgap.charts.choosing import Seen, unlocked
+from sie_airgap.charts.inventory import ImageUse
+from sie_airgap.charts.package import tree_of
 from sie_airgap.cli.console import Console
 from sie_airgap.failures import Incomplete, Misused
-from sie_airgap.inventory import ImageUse
-from sie_airgap.locking import lock_chart, standing_images
+from sie_airgap.locking.building import lock_chart, standing_images
 from sie_airgap.oci.sources import Elsewhere, ImageSources
 from sie_airgap.settings import logins
+from sie_airgap.store.blobs import BlobFolder
 from sie_core.artifacts.errors import TransferError
 from sie_core.artifacts.lock import Lock, LockedChart, LockedImage
 
@@ -103,8 +103,8 @@ def lock_charts(given: Sequence[Given], store: BlobFolder) -> list[LockedChart]:
 
 def render(given: Sequence[Given], helm: Path | None, console: Console) -> list[Seen]:
     """What each chart names, as helm renders it."""
-    from sie_airgap.chart_images import read
-    from sie_airgap.helm import find
+    from sie_airgap.charts.helm import find
+    from sie_airgap.charts.images import read
 
     if not given:
         return []

@@ -6,16 +6,16 @@ from typing import BinaryIO
 
 import click
 
-from sie_airgap.blobs import BlobFolder, read_lock
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.cli.upstream import hub, image_source_option, lock_file_option
-from sie_airgap.disk_source import DiskSource
 from sie_airgap.failures import Misused
 from sie_airgap.oci.sources import Elsewhere, ImageSources
 from sie_airgap.progress import counted, sized
 from sie_airgap.settings import logins
-from sie_airgap.snapshot import missing
-from sie_airgap.snapshot import snapshot as fetch_snapshot
+from sie_airgap.store.blobs import BlobFolder, read_lock
+from sie_airgap.store.disk_source import DiskSource
+from sie_airgap.store.snapshot import missing
+from sie_airgap.store.snapshot import snapshot as fetch_snapshot
 from sie_core.artifacts.lock import LockedBlob, LockedImage, lock_digest
 
 

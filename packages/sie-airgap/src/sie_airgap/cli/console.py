@@ -9,11 +9,11 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.blobs import BlobFolder, Blobs, lock_of, read_lock
+from sie_airgap.archive.media import Media, read_media
 from sie_airgap.failures import Drift, Misused
-from sie_airgap.media import Media, read_media
 from sie_airgap.progress import Events, Lines, Progress
+from sie_airgap.store.blobs import BlobFolder, Blobs, lock_of, read_lock
+from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.artifacts.store import Destination
 from sie_core.artifacts.stores.open import open_store, parse_store_url

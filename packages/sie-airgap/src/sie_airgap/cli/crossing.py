@@ -5,7 +5,12 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.blobs import BlobFolder
+from sie_airgap.archive.media import Media, read_media
+from sie_airgap.archive.parity_format import Parity
+from sie_airgap.archive.repair import repair as repair_volumes
+from sie_airgap.archive.repair import survey
+from sie_airgap.archive.unpack import plan_unpack
+from sie_airgap.archive.unpack import unpack as unpack_media
 from sie_airgap.cli.console import (
     Console,
     dry_run_option,
@@ -14,13 +19,8 @@ from sie_airgap.cli.console import (
 )
 from sie_airgap.cli.guarding import Guard, trust_options
 from sie_airgap.failures import raise_all
-from sie_airgap.media import Media, read_media
-from sie_airgap.parity_format import Parity
 from sie_airgap.progress import counted, sized
-from sie_airgap.repair import repair as repair_volumes
-from sie_airgap.repair import survey
-from sie_airgap.unpack import plan_unpack
-from sie_airgap.unpack import unpack as unpack_media
+from sie_airgap.store.blobs import BlobFolder
 
 _MEDIA = click.argument("media", nargs=-1, required=True, type=click.Path(path_type=Path))
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from sie_airgap import mirror_rules
-from sie_airgap.blobs import BlobFolder, Blobs, write_atomically
+from sie_airgap.charts.values import Bucket, PrivateRegistry, offline_yaml
 from sie_airgap.cli.console import (
     Console,
     bucket,
@@ -17,17 +16,18 @@ from sie_airgap.cli.console import (
 from sie_airgap.cli.guarding import Carried, Guard, carried_options
 from sie_airgap.cli.registries import full_names_option, opened_registry, registry_place
 from sie_airgap.failures import Misused
-from sie_airgap.images import chart_artifact, plan_chart, plan_images, pull_secret, read_chart
-from sie_airgap.images import mirror_chart as push_chart
-from sie_airgap.images import mirror_images as push_images
-from sie_airgap.kept import is_rolled_back
-from sie_airgap.mirror import Mirrored, mirror_weights, plan_weights
-from sie_airgap.mirror_rules import FORMATS
+from sie_airgap.mirror import rules as mirror_rules
+from sie_airgap.mirror.images import chart_artifact, plan_chart, plan_images, pull_secret, read_chart
+from sie_airgap.mirror.images import mirror_chart as push_chart
+from sie_airgap.mirror.images import mirror_images as push_images
+from sie_airgap.mirror.rules import FORMATS
+from sie_airgap.mirror.weights import Mirrored, mirror_weights, plan_weights
 from sie_airgap.oci.sessions import kept_sessions
 from sie_airgap.progress import counted, sized
 from sie_airgap.settings import docker_config_file, state_folder
+from sie_airgap.store.blobs import BlobFolder, Blobs, write_atomically
+from sie_airgap.store.kept import is_rolled_back
 from sie_airgap.trust.files import merged, sealed_in
-from sie_airgap.values import Bucket, PrivateRegistry, offline_yaml
 from sie_core.artifacts.lock import Lock
 
 _MOST_NAMES = 20

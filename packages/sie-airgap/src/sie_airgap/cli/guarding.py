@@ -8,10 +8,10 @@ from typing import Any, TypeVar, cast
 
 import click
 
-from sie_airgap.blobs import Blobs
+from sie_airgap.archive.media import Media
 from sie_airgap.cli.console import Console, from_option, lock_option, opened
 from sie_airgap.failures import Expected
-from sie_airgap.media import Media
+from sie_airgap.store.blobs import Blobs
 from sie_airgap.trust.files import read_pinned, sealed_in, write_pinned
 from sie_airgap.trust.judging import Sealed, signed_by
 from sie_airgap.trust.pinned import aloud, check_not_older, take

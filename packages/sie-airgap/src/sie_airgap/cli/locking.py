@@ -6,8 +6,8 @@ from typing import Any
 import click
 import yaml
 
-from sie_airgap.blobs import BlobFolder, Unwritten, read_lock, write_lock
-from sie_airgap.choosing_images import wanted as wanted_images
+from sie_airgap.charts.choosing import wanted as wanted_images
+from sie_airgap.charts.inventory import ImageUse
 from sie_airgap.cli.charting import (
     Given,
     chart_options,
@@ -20,13 +20,13 @@ from sie_airgap.cli.charting import (
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.cli.upstream import hub, image_source_option, lock_file_option
 from sie_airgap.failures import Drift, Misused
-from sie_airgap.inventory import ImageUse
-from sie_airgap.lock_diff import difference, lines
-from sie_airgap.locking import assemble, check_given, lock_wheels, wheels_lacking
+from sie_airgap.locking.building import assemble, check_given, lock_wheels, wheels_lacking
+from sie_airgap.locking.resolving import bring_derived, resolve_models
+from sie_airgap.locking.wheel_needs import told
+from sie_airgap.locking.wishes import standing, wishes
 from sie_airgap.oci.sources import Elsewhere
-from sie_airgap.resolving import bring_derived, resolve_models
-from sie_airgap.wheel_needs import told
-from sie_airgap.wishes import standing, wishes
+from sie_airgap.reviewing.diff import difference, lines
+from sie_airgap.store.blobs import BlobFolder, Unwritten, read_lock, write_lock
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.catalog.catalog import Catalog
 from sie_core.ids import is_revision

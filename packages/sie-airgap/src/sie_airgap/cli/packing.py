@@ -5,20 +5,19 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.archive import absent
-from sie_airgap.archive import pack as pack_archive
-from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.blobs import BlobFolder, read_lock
+from sie_airgap.archive.cut import plan_archive
+from sie_airgap.archive.medium import MEDIA, UNLIMITED, VolumeSize, parse_volume_size
+from sie_airgap.archive.packing import absent
+from sie_airgap.archive.packing import pack as pack_archive
+from sie_airgap.archive.parity_format import EVERY
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
-from sie_airgap.contents import contents
-from sie_airgap.cut import plan_archive
-from sie_airgap.delta import Delta
+from sie_airgap.deltas.delta import Delta
+from sie_airgap.deltas.receipt import Receipt, decode_receipt
+from sie_airgap.deltas.recipes import plan_delta
 from sie_airgap.failures import Incomplete, Misused
-from sie_airgap.medium import MEDIA, UNLIMITED, VolumeSize, parse_volume_size
-from sie_airgap.parity_format import EVERY
 from sie_airgap.progress import counted, sized
-from sie_airgap.receipt import Receipt, decode_receipt
-from sie_airgap.recipes import plan_delta
+from sie_airgap.store.blobs import BlobFolder, read_lock
+from sie_airgap.store.contents import LOCK_NAME, contents
 from sie_core.artifacts.lock import Lock
 
 

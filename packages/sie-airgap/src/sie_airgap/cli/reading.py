@@ -6,15 +6,15 @@ from pathlib import Path
 import click
 
 from sie_airgap.amounts import sized
-from sie_airgap.archive_plan import lay_out
-from sie_airgap.blobs import BlobFolder, Blobs, lock_of, read_lock
+from sie_airgap.archive.media import Media, read_media
+from sie_airgap.archive.medium import MEDIA
+from sie_airgap.archive.plan import lay_out
 from sie_airgap.cli.console import Console, from_option, is_store, lock_option, opened, output_option
-from sie_airgap.contents import contents
-from sie_airgap.explaining import Subject, find, likely, places
 from sie_airgap.failures import Incomplete
-from sie_airgap.lock_diff import difference, lines, weight
-from sie_airgap.media import Media, read_media
-from sie_airgap.medium import MEDIA
+from sie_airgap.reviewing.diff import difference, lines, weight
+from sie_airgap.reviewing.explaining import Subject, find, likely, places
+from sie_airgap.store.blobs import BlobFolder, Blobs, lock_of, read_lock
+from sie_airgap.store.contents import contents
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.lock import Lock, encode_lock, lock_digest
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.blobs import BlobFolder, lock_of, write_atomically
 from sie_airgap.cli.console import Console, bucket, bucket_options, is_store, output_option
+from sie_airgap.deltas.receipt import Receipt, encode_receipt, receipt_of_store
 from sie_airgap.failures import Incomplete
-from sie_airgap.mirror import bucket_receipt
+from sie_airgap.mirror.weights import bucket_receipt
 from sie_airgap.progress import counted, sized
-from sie_airgap.receipt import Receipt, encode_receipt, receipt_of_store
+from sie_airgap.store.blobs import BlobFolder, lock_of, write_atomically
 
 
 @click.command()

@@ -9,17 +9,29 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from sie_airgap import far_side as far_sides
-from sie_airgap.blobs import GOLDEN_NAME, Blobs, write_atomically
+from sie_airgap.charts.helm import find
 from sie_airgap.cli.console import Console, opened, output_option
 from sie_airgap.failures import Differs, Expected, Incomplete, Misused, raise_all
-from sie_airgap.guides_call import GuidesCall
-from sie_airgap.helm import find
-from sie_airgap.images import read_chart
-from sie_airgap.netns import NamespaceError
-from sie_airgap.rehearse import PORT, URL, Call, NotCounted, Release, Report, Stage, attempts_text, egress, lines, stage
-from sie_airgap.rehearse import call as make_call
-from sie_airgap.relay import relay
+from sie_airgap.mirror.images import read_chart
+from sie_airgap.rehearsal import far_side as far_sides
+from sie_airgap.rehearsal.guides_call import GuidesCall
+from sie_airgap.rehearsal.netns import NamespaceError
+from sie_airgap.rehearsal.rehearse import (
+    PORT,
+    URL,
+    Call,
+    NotCounted,
+    Release,
+    Report,
+    Stage,
+    attempts_text,
+    egress,
+    lines,
+    stage,
+)
+from sie_airgap.rehearsal.rehearse import call as make_call
+from sie_airgap.rehearsal.relay import relay
+from sie_airgap.store.blobs import GOLDEN_NAME, Blobs, write_atomically
 from sie_core.artifacts.lock import Lock
 
 

@@ -7,16 +7,15 @@ import click
 import msgspec
 
 from sie_airgap.amounts import counted, lasting, sized
-from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.bill import Bill, bill, parse_link
-from sie_airgap.blobs import BlobFolder
+from sie_airgap.archive.medium import MEDIA
 from sie_airgap.cli.console import Console, columns, output_option, store_option
 from sie_airgap.cli.reading import read_any_lock
-from sie_airgap.contents import contents
 from sie_airgap.failures import Findings, Misused
-from sie_airgap.medium import MEDIA
-from sie_airgap.policy import Policy, parse_policy
-from sie_airgap.review import Finding, Verdict, judge, ledger
+from sie_airgap.reviewing.bill import Bill, bill, parse_link
+from sie_airgap.reviewing.policy import Policy, parse_policy
+from sie_airgap.reviewing.review import Finding, Verdict, judge, ledger
+from sie_airgap.store.blobs import BlobFolder
+from sie_airgap.store.contents import LOCK_NAME, contents
 from sie_core.artifacts.lock import Lock, lock_digest
 
 _USUAL_LINKS = ("10Mbit/s", "100Mbit/s", "1Gbit/s")

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import click
 
-from sie_airgap.archive_plan import LOCK_NAME
-from sie_airgap.blobs import SIGNATURES_NAME, BlobFolder, read_lock, told_os_errors, write_atomically
+from sie_airgap.archive.media import read_media
 from sie_airgap.cli.console import STORE, Console, dry_run_option, is_store, output_option, store_option
 from sie_airgap.cli.guarding import Guard, trust_file_option, trust_options
 from sie_airgap.failures import Drift, Misused
-from sie_airgap.kept import find, restore
-from sie_airgap.media import read_media
 from sie_airgap.progress import counted
+from sie_airgap.store.blobs import SIGNATURES_NAME, BlobFolder, read_lock, told_os_errors, write_atomically
+from sie_airgap.store.contents import LOCK_NAME
+from sie_airgap.store.kept import find, restore
 from sie_airgap.trust import keys
 from sie_airgap.trust.dsse import pae, signature
 from sie_airgap.trust.files import add_signature, read_envelope, read_pinned, write_pinned

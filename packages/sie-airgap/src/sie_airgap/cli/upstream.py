@@ -4,10 +4,10 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.archive_plan import LOCK_NAME
 from sie_airgap.failures import Misused
 from sie_airgap.oci.sources import Elsewhere, parse_elsewhere
 from sie_airgap.settings import settings
+from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.stores.hub import Hub
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.adoption import adopt, verify_manifests
-from sie_airgap.blobs import SIGNATURES_NAME, BlobFolder, lock_of, read_lock
+from sie_airgap.archive.media import Media, read_media
 from sie_airgap.cli.console import (
     Console,
     bucket,
@@ -21,17 +20,20 @@ from sie_airgap.cli.crossing import tell_notes
 from sie_airgap.cli.guarding import Guard, trust_options
 from sie_airgap.cli.registries import full_names_option, opened_registry
 from sie_airgap.failures import Drift, Expected, Misused, raise_all
-from sie_airgap.media import Media, read_media
-from sie_airgap.media_check import verify_media
+from sie_airgap.mirror.adoption import adopt, verify_manifests
+from sie_airgap.mirror.current import lock_in_bucket
 from sie_airgap.progress import counted, sized
-from sie_airgap.registry_check import verify_registry
-from sie_airgap.remembered import Remembered, record_of
-from sie_airgap.serving import served_models
-from sie_airgap.serving_check import callable_models, differences
+from sie_airgap.proof.serving import served_models
 from sie_airgap.settings import state_folder
+from sie_airgap.store.blobs import SIGNATURES_NAME, BlobFolder, lock_of, read_lock
 from sie_airgap.trust.files import merged, read_envelope, sealed_in_bucket
 from sie_airgap.trust.judging import Sealed
-from sie_airgap.verify import lock_in_bucket, verify_bucket, verify_store
+from sie_airgap.verifying.bucket import verify_bucket
+from sie_airgap.verifying.media import verify_media
+from sie_airgap.verifying.registry import verify_registry
+from sie_airgap.verifying.remembered import Remembered, record_of
+from sie_airgap.verifying.serving import callable_models, differences
+from sie_airgap.verifying.store import verify_store
 from sie_core.artifacts.lock import CURRENT_FILE, Lock, lock_digest
 from sie_core.artifacts.store import Destination, Store
 from sie_core.artifacts.transfer import read

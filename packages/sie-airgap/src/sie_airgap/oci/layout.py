@@ -8,10 +8,10 @@ from typing import BinaryIO, Protocol
 
 import msgspec
 
-from sie_airgap.blobs import window
 from sie_airgap.oci.image import Content
 from sie_airgap.oci.manifest import MAX_MANIFEST_BYTES, OCI_INDEX, Descriptor, Index, encode, media_type_of
 from sie_airgap.oci.reference import Reference
+from sie_airgap.store.blobs import window
 from sie_core.artifacts.digest import Digest, digest_of, hex_of, parse_digest
 from sie_core.artifacts.errors import NotThere, TrustError
 

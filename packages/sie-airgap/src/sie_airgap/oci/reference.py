@@ -127,7 +127,7 @@ def mirrored(reference: Reference, place: Place, *, full_name: bool = False) -> 
     """What the image is called once it is mirrored: the place, its own last name, its tag.
 
     With `full_name` its registry and whole path stand in the place of its last name, which is what a rule can be
-    written for (`mirror_rules`), and what keeps images of two registries apart. An image named by digest alone keeps
+    written for (`mirror.rules`), and what keeps images of two registries apart. An image named by digest alone keeps
     its digest, and is tagged with the digest's first twelve digits, since registries collect what has no tag.
     """
     tag = reference.tag or f"sha256-{(reference.digest or '')[7:19]}"

@@ -9,7 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import BinaryIO
 
-from sie_airgap.blobs import window
+from sie_airgap.store.blobs import window
 from sie_core.artifacts.errors import NotThere, TrustError
 
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}

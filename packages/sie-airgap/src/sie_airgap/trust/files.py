@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from sie_airgap.blobs import SIGNATURES_NAME, Blobs, told_os_errors, write_atomically
 from sie_airgap.failures import Incomplete
+from sie_airgap.store.blobs import SIGNATURES_NAME, Blobs, told_os_errors, write_atomically
 from sie_airgap.trust import pinned as pins
 from sie_airgap.trust.dsse import Envelope, Signature, decode_envelope, encode_envelope, envelope
 from sie_airgap.trust.judging import Sealed

@@ -70,7 +70,7 @@ def _far_side(folder: Folder, *, keep: bool) -> Iterator["subprocess.Popen[str]"
     argv = [str(BIN / "sie-airgap"), "far-side", "--address", f"{far.ADDRESS}/24", "--"]
     argv += [sys.executable, "-m", "sie_testing.demo", "--far", "--work", str(folder.root)]
     argv += ["--keep"] if keep else []
-    relay = [sys.executable, "-m", "sie_airgap.relay", "127.0.0.1:8080", f"unix:{folder.socket}"]
+    relay = [sys.executable, "-m", "sie_airgap.rehearsal.relay", "127.0.0.1:8080", f"unix:{folder.socket}"]
     with ExitStack() as stack:
         if keep:
             outside = stack.enter_context(subprocess.Popen(relay, stdout=subprocess.DEVNULL))

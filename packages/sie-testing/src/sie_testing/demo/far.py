@@ -111,4 +111,4 @@ def _write_manifests(path: Path, side: Path) -> None:
 def _relay(folder: Folder) -> "subprocess.Popen[bytes]":
     """From a socket in the work folder, which crosses namespaces, to where `rehearse --keep` listens."""
     target = [f"unix:{folder.socket}", "127.0.0.1:8080"]
-    return subprocess.Popen([sys.executable, "-m", "sie_airgap.relay", *target], stdout=subprocess.DEVNULL)
+    return subprocess.Popen([sys.executable, "-m", "sie_airgap.rehearsal.relay", *target], stdout=subprocess.DEVNULL)

@@ -1,0 +1,1 @@
+"""Volumes: planned, written, read, repaired, unpacked."""

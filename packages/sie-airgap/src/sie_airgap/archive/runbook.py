@@ -1,0 +1,120 @@
+"""What stands beside the volumes for whoever unpacks them: a runbook, and a script that needs nothing of ours.
+
+`README.txt` names the very files of this archive. `start.sh` needs sh and Python 3.11 or later: it checks the
+volumes against `SHA256SUMS`, takes the wheels out of them, makes a virtual environment without a network and
+hands over to the `sie-airgap` installed there. Both are the same bytes for the same archive.
+"""
+
+from collections.abc import Sequence
+from importlib.resources import files
+
+from sie_airgap.deltas.delta import NOTHING, Delta
+from sie_airgap.progress import sized
+from sie_core.artifacts.digest import Digest
+from sie_core.artifacts.lock import Lock
+
+README_NAME = "README.txt"
+START_NAME = "start.sh"
+
+
+def readme(lock: Lock, digest: Digest, archive: str, names: Sequence[str], delta: Delta = NOTHING) -> str:
+    """The runbook, for one archive. `names`: of its volumes, and of its parity volumes."""
+    chart = lock.chart.file if lock.chart is not None else "CHART.tgz"
+    parity = [name for name in names if name.startswith("p")]
+    volumes = [name for name in names if not name.startswith("p")]
+    return f"""{archive}: everything that a cluster without internet needs to serve these models
+
+  lock     {digest}
+           (lock number {lock.serial}; have it read to you by whoever packed this: it is the identity of all of it)
+  volumes  {_ranged(volumes)}
+  parity   {_ranged(parity)}
+  models   {_listed([f"{model.id} at {model.revision}, {sized(model.size_bytes)}" for model in lock.models])}
+  images   {_listed([image.reference for image in lock.images])}
+  charts   {_listed([one.file for one in lock.charts])}
+  wheels   {len(lock.wheels)}{_base(delta)}
+
+Nothing here is ever changed or deleted by the steps below. Every step may be run again: it goes on where it stopped.
+The volumes may lie on several media, in any order, read-only. Name all of them where MEDIA stands, for example
+/media/disc1 /media/disc2; with one drive, copy {volumes[0]} and so on into one folder and name that.
+
+1. Check the media, with nothing of ours:
+
+     sha256sum -c SHA256SUMS
+
+   Is there a sie-airgap here? If not, {volumes[0]} brings it. This needs sh and Python 3.11 or later and no network:
+
+     sh start.sh --help
+
+   From then on say `sh start.sh` wherever `sie-airgap` stands below. Then hold every byte against the lock:
+
+     sie-airgap verify MEDIA
+
+   Look at the digest of the lock that it prints: is it the one that you were told?
+
+{_when_damaged(parity, volumes)}
+2. Put the content into a store on this side (or leave this out, and say `--from MEDIA` in steps 3 and 4). With one
+   drive, run it once for each disc: what was taken is kept.
+
+     sie-airgap unpack MEDIA --store airgap-store
+
+3. Mirror it. Credentials come from the environment (AWS_ACCESS_KEY_ID, …, a Docker configuration):
+
+     sie-airgap mirror weights s3://BUCKET/PREFIX/ --endpoint https://OBJECT-STORE
+     sie-airgap mirror images REGISTRY/PATH
+     sie-airgap mirror chart .                  puts {chart} here; or name oci://REGISTRY/PATH
+
+4. Write the values, and install:
+
+     sie-airgap values --bucket s3://BUCKET/PREFIX/ --registry REGISTRY/PATH > values-offline.yaml
+     helm upgrade --install sie ./{chart} -f values-offline.yaml -n sie --create-namespace
+
+5. Check what was mirrored, byte by byte:
+
+     sie-airgap verify s3://BUCKET/PREFIX/
+
+Exit codes: 0 done, 2 misused, 3 something is not what was locked, 4 something is missing, 5 unreachable,
+6 no permission, 7 no space, 8 belongs to another lock, 9 golden answers differ, 10 partly done: run it again.
+"""
+
+
+def _when_damaged(parity: Sequence[str], volumes: Sequence[str]) -> str:
+    """What to do about a volume that is lost or damaged."""
+    ask = f"""ask for the volume by its name. On the connected side it is cut again alone, the same
+   bytes, with the --volume-size and --name of this archive:
+
+     sie-airgap pack FOLDER --only {volumes[-1]}
+"""
+    if not parity:
+        return f"   Is a volume lost or damaged? The others stay usable; {ask}"
+    return f"""   Is a volume lost or damaged? It is made again from {parity[0]} and the others; name all that there is,
+   the damaged one too, and afterwards the folder `repaired` beside the other media:
+
+     sie-airgap repair MEDIA -o repaired
+
+   Where too much is lost, {ask}"""
+
+
+def _ranged(names: Sequence[str]) -> str:
+    if len(names) <= 8:
+        return ", ".join(names) or "none"
+    return f"{names[0]} to {names[-1]}, {len(names)} of them"
+
+
+def _base(delta: Delta) -> str:
+    if delta.base is None:
+        return ""
+    made = f"{len(delta.recipes)} are made of what is there"
+    return f"""
+  base     lock number {delta.base.serial} at {delta.base.place}
+           ({delta.base.lock})
+           THIS IS A DELTA: {len(delta.left_out)} blobs are not in it, since they are there, and {made}.
+           Unpack it into the store that has that lock, or mirror it to the bucket that has."""
+
+
+def _listed(lines: Sequence[str]) -> str:
+    return ("\n" + " " * 11).join(lines) if lines else "none"
+
+
+def start_script() -> str:
+    """The same for every archive: what it needs to know stands in the volumes."""
+    return files("sie_airgap.archive").joinpath(START_NAME).read_text("utf-8")

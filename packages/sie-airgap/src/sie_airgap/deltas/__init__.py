@@ -1,0 +1,1 @@
+"""What the far side has already, and how the rest is made of it."""

@@ -1,0 +1,1 @@
+"""What `lock` puts together: models with all that they need, images, charts, wheels."""

@@ -1,0 +1,1 @@
+"""Golden answers: recorded on the connected side, compared on the far side."""

@@ -1,0 +1,1 @@
+"""What a lock says to people before anything is carried: policy, bill, changes, reasons."""

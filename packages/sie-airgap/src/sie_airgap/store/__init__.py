@@ -1,0 +1,1 @@
+"""Blobs by their digests on this disk, and how they come there."""

@@ -1,0 +1,1 @@
+"""Every stop held against the lock."""

@@ -1,0 +1,195 @@
+"""What `verify` read of a store is not read again, unless it may have changed."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sie_airgap.progress import Silent
+from sie_airgap.settings import state_folder
+from sie_airgap.store.blobs import BlobFolder
+from sie_airgap.verifying.remembered import Remembered, record_of, stamp_of
+from sie_airgap.verifying.stamps import SETTLED_NS, Stamp, decode_stamps, encode_stamps
+from sie_airgap.verifying.store import verify_store
+from sie_core.artifacts.digest import Digest, digest_of
+from sie_core.artifacts.lock import Lock, lock_digest
+from sie_testing.carried import FILES, Run
+
+BLOBS = 7
+WEIGHTS = digest_of(FILES["org/large"]["model.safetensors"])
+
+
+@pytest.fixture
+def record(store: BlobFolder) -> Path:
+    path = record_of(state_folder(), store.root)
+    path.unlink(missing_ok=True)
+    return path
+
+
+def _later_ns() -> int:
+    """Some time after everything here was written."""
+    return time.time_ns() + 10 * SETTLED_NS
+
+
+def _verified(lock: Lock, store: BlobFolder, record: Path, *, deep: bool = False) -> tuple[int, list[str]]:
+    """How many blobs were known, and the findings."""
+    known = Remembered(record, deep=deep, now_ns=_later_ns())
+    findings = verify_store(lock, store, progress=Silent(), remembered=known)
+    return known.count, [str(one) for one in findings]
+
+
+def _flip(path: Path) -> None:
+    """One bit another, in place, with the length and the mtime as they were; not in the tick of its last change."""
+    before = path.stat()
+    times = before.st_atime_ns, before.st_mtime_ns
+    while path.stat().st_ctime_ns == before.st_ctime_ns:
+        os.utime(path, ns=times)
+    with path.open("r+b") as file:
+        byte = file.read(1)
+        file.seek(0)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(path, ns=times)
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
+
+
+def _stamp(path: Path) -> Stamp:
+    with path.open("rb") as file:
+        return stamp_of(file.fileno())
+
+
+def test_what_was_read_and_is_unchanged_is_not_read_again(lock: Lock, store: BlobFolder, record: Path) -> None:
+    assert _verified(lock, store, record) == (0, [])
+    assert _verified(lock, store, record) == (BLOBS, [])
+    assert _verified(lock, store, record, deep=True) == (0, [])
+    assert _verified(lock, store, record) == (BLOBS, [])
+
+
+def test_a_flipped_bit_is_found_though_the_mtime_was_put_back(lock: Lock, store: BlobFolder, record: Path) -> None:
+    _verified(lock, store, record)
+    _flip(store.path(WEIGHTS))
+
+    known, (finding,) = _verified(lock, store, record)
+    assert known == BLOBS - 1
+    assert "`model.safetensors` of `org/large` is not what was locked" in finding
+    assert WEIGHTS not in decode_stamps(record.read_bytes())
+    assert len(_verified(lock, store, record)[1]) == 1
+
+
+def test_a_file_put_in_its_place_is_read(lock: Lock, store: BlobFolder, record: Path) -> None:
+    _verified(lock, store, record)
+    path = store.path(WEIGHTS)
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes()[::-1])
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.replace(path)
+
+    assert len(_verified(lock, store, record)[1]) == 1
+
+
+def test_deep_reads_even_what_the_record_vouches_for(lock: Lock, store: BlobFolder, record: Path, airgap: Run) -> None:
+    """As when a disk goes bad under a file: nobody wrote to it. Here the record is made to say so."""
+    path = store.path(WEIGHTS)
+    _flip(path)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_bytes(encode_stamps({WEIGHTS: _stamp(path)}))
+
+    code, out, err = airgap("verify", store.root)
+    assert code == 0, err
+    assert "1 blob of it, 3.0 MB, read before and not written to since: `--deep` reads them again" in out
+    record.write_bytes(encode_stamps({WEIGHTS: _stamp(path)}))
+    code, _, err = airgap("verify", store.root, "--deep")
+    assert code == 3
+    assert "`model.safetensors` of `org/large` is not what was locked" in err
+
+
+def test_what_was_written_just_now_is_not_remembered(lock: Lock, store: BlobFolder, record: Path, airgap: Run) -> None:
+    """By the real clock: this store is younger than two seconds, or its blobs are read twice all the same."""
+    now_ns = min(path.stat().st_ctime_ns for path in (store.root / "blobs" / "sha256").iterdir()) + SETTLED_NS - 1
+    verify_store(lock, store, progress=Silent(), remembered=Remembered(record, now_ns=now_ns))
+    assert decode_stamps(record.read_bytes()) == {}
+
+
+def test_a_blob_that_cannot_be_read_is_told_and_the_others_are_read(
+    store: BlobFolder, record: Path, airgap: Run
+) -> None:
+    """As of a bad disk; a folder stands for it, which nobody can read either, the superuser included."""
+    bad, missing = store.path(WEIGHTS), store.path(digest_of(FILES["org/small"]["sub/vocab.txt"]))
+    bad.unlink()
+    bad.mkdir()
+    missing.unlink()
+
+    code, _, err = airgap("verify", store.root)
+    assert code == 4
+    assert f"cannot be read\n  at    {bad}\n  want  {WEIGHTS}\n  have  Is a directory" in err
+    assert f"`sub/vocab.txt` of `org/small` is not in {store.root}" in err
+
+
+def test_how_much_was_not_read_is_told(lock: Lock, store: BlobFolder, record: Path, airgap: Run) -> None:
+    _verified(lock, store, record)
+
+    code, out, _ = airgap("verify", store.root, "--output", "json")
+    assert code == 0
+    facts = {"verified": [str(store.root)], "findings": 0, "lock": lock_digest(lock), "remembered": BLOBS}
+    assert json.loads(out) == facts
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"\xff", b'{"version":2,"files":{}}', b'{"version":1,"files":{"x":{"device":1}}}']
+)
+def test_a_record_that_cannot_be_read_says_nothing(lock: Lock, store: BlobFolder, record: Path, data: bytes) -> None:
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_bytes(data)
+
+    assert _verified(lock, store, record) == (0, [])
+    assert _verified(lock, store, record) == (BLOBS, [])
+
+
+def test_a_record_that_cannot_be_written_is_said_and_nothing_else(
+    lock: Lock, store: BlobFolder, airgap: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "state").write_bytes(b"a file where the folder should be")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+    code, out, err = airgap("verify", store.root)
+    assert (code, out) == (0, f"{store.root}: every byte is what was locked\n")
+    assert "note: what was read is not remembered" in err
+
+
+def test_stores_have_records_of_their_own(tmp_path: Path) -> None:
+    assert record_of(tmp_path, tmp_path / "a") != record_of(tmp_path, tmp_path / "b")
+    assert record_of(tmp_path, tmp_path / "a") == record_of(tmp_path, tmp_path / "x" / ".." / "a")
+
+
+times = st.integers(0, 1 << 62)
+stamps = st.builds(Stamp, times, times, times, times, times)
+
+
+@given(st.dictionaries(st.binary().map(digest_of), stamps))
+def test_a_record_reads_as_it_was_written(files: dict[Digest, Stamp]) -> None:
+    assert decode_stamps(encode_stamps(files)) == files
+
+
+@given(stamps, times)
+def test_only_what_is_two_seconds_old_and_finely_dated_is_settled(stamp: Stamp, now_ns: int) -> None:
+    if stamp.is_settled(now_ns):
+        assert now_ns - stamp.mtime_ns >= SETTLED_NS
+        assert now_ns - stamp.ctime_ns >= SETTLED_NS
+        assert stamp.ctime_ns % 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("mtime_ns", "ctime_ns", "now_ns", "settled"),
+    [
+        (5, 5, SETTLED_NS + 5, True),
+        (5, 5, SETTLED_NS + 4, False),
+        (5, 6, SETTLED_NS + 5, False),
+        (6, 5, SETTLED_NS + 5, False),
+        (5, 3_000_000_000, 9_000_000_000, False),
+    ],
+)
+def test_when_a_file_is_settled(mtime_ns: int, ctime_ns: int, now_ns: int, settled: bool) -> None:
+    assert Stamp(1, 1, 1, mtime_ns, ctime_ns).is_settled(now_ns) is settled
