@@ -12,7 +12,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -46,53 +46,71 @@ def main() -> int:
     print(f"{about.cpu}, {about.cores} cores ({about.busy_cores} busy), {' '.join(about.flags)}, Python {about.python}")
     print("GEMM ceiling: " + ", ".join(f"{name} {value:.0f} GFLOP/s" for name, value in about.gflops.items()))
     rows: list[Row] = []
+    share = None
+    try:
+        for some in _measured(arguments, effort, about):
+            rows += some
+        share = measures.share_of_ceiling(rows, max(about.gflops.values()))
+    finally:  # what was measured before one part failed, or was interrupted, is kept
+        print(table(rows))
+        if share is not None:
+            print(f"\nlong texts, linear layers: {share:.0%} of the highest GEMM ceiling")
+        figures: dict[str, object] = {
+            "machine": asdict(about),
+            "rows": [_plain(row) for row in rows],
+            "share_of_ceiling": share,
+        }
+        _write(arguments.json, figures)
+    return 0
+
+
+def _measured(arguments: argparse.Namespace, effort: Effort, about: machine.Machine) -> Iterator[list[Row]]:
+    """The rows of one part after the other."""
+    only = arguments.only
     with tempfile.TemporaryDirectory(prefix="sie-bench-") as name:
         folder = Path(name)
-        bucket = fill_bucket(folder / "bucket") if {"http", "start", "steady", "flat"} & set(arguments.only) else ""
-        if "http" in arguments.only:
-            rows += measures.throughput(arguments.cases, effort, bucket, folder, _say)
-        if "start" in arguments.only:
-            rows.append(measures.start_to_first_answer(effort, bucket, folder, _say))
-        if "hop" in arguments.only:
-            rows += measures.gateway_hop(effort, folder, _say)
-        if "steady" in arguments.only:
-            rows += measures.steadiness(effort, bucket, folder, _say)
-        if "flat" in arguments.only:
-            rows.append(measures.flat_memory(bucket, folder, _say))
-        rows += _carried(arguments.only, effort, folder, quick=arguments.quick)
+        bucket = fill_bucket(folder / "bucket") if {"http", "start", "steady", "flat"} & set(only) else ""
+        if "http" in only:
+            yield measures.throughput(arguments.cases, effort, bucket, folder, _say)
+        if "start" in only:
+            yield [measures.start_to_first_answer(effort, bucket, folder, _say)]
+        if "hop" in only:
+            yield measures.gateway_hop(effort, folder, _say)
+        if "steady" in only:
+            yield measures.steadiness(effort, bucket, folder, _say)
+        if "flat" in only:
+            yield [measures.flat_memory(bucket, folder, _say)]
+        yield from _carried(only, effort, folder, quick=arguments.quick)
     inside = inprocess.QUICK if arguments.quick else inprocess.FULL
-    if "engine" in arguments.only:
-        rows += inprocess.throughput(max(about.gflops.values()), inside, _say)
-        rows.append(inprocess.outputs_of_one_pass(inside, _say))
-    if "load" in arguments.only:
-        rows += inprocess.load("bge-m3", inside, _say)
-    if "length" in arguments.only:
+    if "engine" in only:
+        yield inprocess.throughput(max(about.gflops.values()), inside, _say)
+        yield [inprocess.outputs_of_one_pass(inside, _say)]
+    if "load" in only:
+        yield inprocess.load("bge-m3", inside, _say)
+    if "length" in only:
         longest = 2048 if arguments.quick else 8192
         points = inprocess.cost_against_length("bge-m3-dense", longest, _say)
         arguments.plot.write_text(plot.lengths(points, about.cpu))
         print(f"cost against length in {arguments.plot}")
-    share = measures.share_of_ceiling(rows, max(about.gflops.values()))
-    print(table(rows))
-    if share is not None:
-        print(f"\nlong texts, linear layers: {share:.0%} of the highest GEMM ceiling")
-    _write(arguments.json, {"machine": asdict(about), "rows": [_plain(row) for row in rows], "share_of_ceiling": share})
-    return 0
 
 
-def _carried(only: Sequence[str], effort: Effort, folder: Path, *, quick: bool) -> list[Row]:
+def _carried(only: Sequence[str], effort: Effort, folder: Path, *, quick: bool) -> Iterator[list[Row]]:
     """What carrying bytes takes."""
-    rows: list[Row] = []
+
+    def own(part: str) -> Path:
+        (folder / part).mkdir()
+        return folder / part
+
     if "download" in only:
-        rows += download.downloads(download.QUICK if quick else download.FULL, folder, _say)
+        yield download.downloads(download.QUICK if quick else download.FULL, own("download"), _say)
     if "hashing" in only:
-        rows.append(hashing.hashing(hashing.QUICK if quick else hashing.FULL, folder, _say))
+        yield [hashing.hashing(hashing.QUICK if quick else hashing.FULL, own("hashing"), _say)]
     if "pack" in only:
-        rows.append(archive.pack_speed((1 if quick else 4) << 30, effort.rounds, folder, _say))
+        yield [archive.pack_speed((1 if quick else 4) << 30, effort.rounds, own("pack"), _say)]
     if "archive" in only:
-        rows += archive.growth(40 if quick else 100, folder, _say)
+        yield archive.growth(40 if quick else 100, own("archive"), _say)
     if "push" in only:
-        rows += pushing.push(effort.rounds, (64 if quick else 160) << 20, folder, _say)
-    return rows
+        yield pushing.push(effort.rounds, (64 if quick else 160) << 20, own("push"), _say)
 
 
 def table(rows: Sequence[Row]) -> str:
