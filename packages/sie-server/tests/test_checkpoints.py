@@ -1,6 +1,7 @@
 """Weights by name out of safetensors files: what is read, and what is refused before anything trusts it."""
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from sie_server.models import build
 from sie_server.models.calls import LoadError, Precision
 from sie_server.models.checkpoint import (
     INDEX,
@@ -18,6 +20,7 @@ from sie_server.models.checkpoint import (
     open_tensors,
 )
 from sie_testing import tiny_bert
+from sie_testing.site import spec
 from sie_testing.tiny_bert import Stored, write_safetensors
 from sie_testing.torch_zip import write_torch
 
@@ -260,6 +263,43 @@ def test_a_value_that_is_not_finite_is_named_with_its_place(tmp_path: Path, dtyp
     checkpoint.weight("b", (3, 4))
     with pytest.raises(LoadError, match=r"`a` of `model.safetensors` is NaN or infinite at \[299, 17\]"):
         checkpoint.weight("a", (300, 700))
+
+
+def test_values_are_looked_at_while_the_caller_does_something_else(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / SINGLE, {"a": TABLE, "b": np.where(TABLE == 7, np.nan, TABLE)})
+    checkpoint = open_checkpoint(tmp_path)
+    checkpoint.unseen("b", (3, 4))
+    done = []
+
+    with checkpoint.looking(["a"]):
+        done.append("a")
+    with pytest.raises(LoadError, match=r"`b` of `model.safetensors` is NaN or infinite at \[1, 3\]"):  # noqa: SIM117
+        with checkpoint.looking(["a", "b"]):
+            done.append("b")
+    with pytest.raises(LoadError, match=r"`b` of `model.safetensors`"):
+        checkpoint.weight("b", (3, 4))
+    assert done == ["a", "b"]
+
+
+def test_what_goes_wrong_meanwhile_is_told_first(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / SINGLE, {"a": np.full((3, 4), np.inf, np.float32)})
+
+    with pytest.raises(MemoryError, match="no room"), open_checkpoint(tmp_path).looking(["a"]):
+        raise MemoryError("no room")
+
+
+@pytest.mark.parametrize("streams", [1, 2])
+@pytest.mark.parametrize("wrong", ["embeddings.word_embeddings.weight", "encoder.layer.1.output.dense.bias"])
+def test_no_model_is_made_of_values_that_are_not_finite(tmp_path: Path, wrong: str, streams: int) -> None:
+    folder = tiny_bert.write(tmp_path)
+    checkpoint = open_checkpoint(folder)
+    floats = {name: checkpoint.weight(name, checkpoint.shape(name)).floats() for name in checkpoint.names()}
+    floats[wrong].flat[3] = np.nan
+    write_safetensors(folder / SINGLE, floats)
+
+    with pytest.raises(LoadError, match=f"`{wrong}` of `{SINGLE}` is NaN or infinite at"):
+        build.load(spec(), folder, precision="f32", streams=streams, threads=1)
+    assert not [thread.name for thread in threading.enumerate() if thread.name in ("widen", "forget-pages")]
 
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
 import numpy as np
@@ -48,6 +49,7 @@ class OpenvinoOps:
         self._feeds: dict[Feed, Any] = {}
         self._outputs: dict[str, Any] = {}
         self._first_axis = op.constant(np.int32(0))
+        self._unseen: dict[str, None] = {}
         self._packed_weights = 0
         self._made_bytes = 0
 
@@ -62,7 +64,8 @@ class OpenvinoOps:
     def weight(
         self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None, folded: bool = False
     ) -> Any:
-        stored = self._checkpoint.weight(name, tuple(shape))
+        stored = self._checkpoint.unseen(name, tuple(shape))
+        self._unseen[name] = None
         array = stored.array if rows is None else stored.array[rows[0] : rows[1]]
         array = array.reshape(len(array), -1) if folded else array
         if stored.dtype == "BF16":
@@ -237,10 +240,20 @@ class OpenvinoOps:
 
         Args:
             warm: a batch to begin with; None: a short text.
+
+        Raises:
+            LoadError: a weight has a NaN or infinity.
         """
         weights_bytes = self._packed_weights * _WEIGHT_BYTES[self._precision] + self._made_bytes
         shape = Shape(streams=streams, threads=threads, precision=self._precision)
-        return Graph(self._outputs, self._feeds, self._checkpoint, shape, weights_bytes=weights_bytes, warm=warm)
+        with ExitStack() as undo:
+            with self._checkpoint.looking(self._unseen):
+                graph = Graph(
+                    self._outputs, self._feeds, self._checkpoint, shape, weights_bytes=weights_bytes, warm=warm
+                )
+                undo.callback(graph.close)
+            undo.pop_all()
+        return graph
 
     def _layout(self, causal: bool, window: int | None, *, whole: bool) -> tuple[Feed, Feed, Any, Feed]:
         """Which tokens are queries and keys of which cells, what is added to their scores, and the way back.
