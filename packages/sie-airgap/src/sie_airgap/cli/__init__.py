@@ -14,6 +14,7 @@ from click.shell_completion import CompletionItem
 
 from sie_airgap import __version__
 from sie_airgap.cli.outcome import run
+from sie_airgap.cli.wrapping import wrapped
 from sie_core.ids import nearest
 
 
@@ -63,7 +64,7 @@ class _Journey(click.Group):
         module = importlib.import_module(f"sie_airgap.cli.{VERBS[cmd_name].module}")
         command = getattr(module, cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
-        return command
+        return wrapped(command)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

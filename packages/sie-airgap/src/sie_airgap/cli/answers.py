@@ -4,11 +4,12 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.cli.console import Console, output_option, store_option
+from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.failures import Differs, Misused
 from sie_airgap.progress import counted
 from sie_airgap.proof.golden import compare as compare_answers
 from sie_airgap.proof.golden import record as record_answers
+from sie_airgap.proof.golden import to_record
 from sie_airgap.proof.golden_file import Golden, decode_golden, encode_golden
 from sie_airgap.proof.grading import Grade
 from sie_airgap.store.blobs import GOLDEN_NAME, BlobFolder, lock_of, write_atomically
@@ -25,19 +26,31 @@ def golden() -> None:
 @golden.command("record", short_help="Ask a worker, and keep its answers in the store.")
 @_url_option
 @store_option
+@dry_run_option
 @output_option
-def record_command(url: str, store: Path, output: str) -> None:
+def record_command(url: str, store: Path, dry_run: bool, output: str) -> None:
     """Ask a worker what each model makes of fixed texts, and keep it in the store: `pack` carries it along.
 
     Each model is asked for every output that it declares: vectors, weights, scores, what it finds.
+
+    \b
+    Example:  sie-airgap golden record --url http://localhost:8080
     """
     console = Console(output)
-    lock = lock_of(BlobFolder(store))
-    recorded = record_answers([model for model in lock.models if not model.is_part], lock_digest(lock), url)
-    write_atomically(store / GOLDEN_NAME, encode_golden(recorded))
+    lock, path = lock_of(BlobFolder(store)), store / GOLDEN_NAME
+    called = [model for model in lock.models if not model.is_part]
+    if dry_run:
+        kinds = to_record(called, url)
+        for model, asked in kinds.items():
+            console.note(f"ask  {model}  {', '.join(asked)}")
+        text = f"{counted(len(kinds), 'model')} of {url} would be asked, and the answers written into {path}"
+        console.data(text, {"models": len(kinds), "file": str(path), "asked": kinds})
+        return
+    recorded = record_answers(called, lock_digest(lock), url)
+    write_atomically(path, encode_golden(recorded))
     count = sum(len(series.answers) for model in recorded.models for series in model.series)
-    text = f"{counted(count, 'answer')} of {counted(len(recorded.models), 'model')} recorded in {store / GOLDEN_NAME}"
-    console.data(text, {"answers": count, "models": len(recorded.models), "file": str(store / GOLDEN_NAME)})
+    text = f"{counted(count, 'answer')} of {counted(len(recorded.models), 'model')} recorded in {path}"
+    console.data(text, {"answers": count, "models": len(recorded.models), "file": str(path)})
 
 
 @golden.command("compare", short_help="Ask again, and grade the answers.")
@@ -46,7 +59,14 @@ def record_command(url: str, store: Path, output: str) -> None:
 @click.option("--gpu", metavar="PROFILE", help="The machine profile to ask through a gateway.")
 @output_option
 def compare_command(file: Path, url: str, gpu: str | None, output: str) -> None:
-    """Ask the same again and grade the answers against FILE; exit 9 when one is different."""
+    """Ask the same again and grade the answers against FILE; exit 9 when one is different.
+
+    Identical, or within what the precision allows, is 0.
+
+    \b
+    Example:  sie-airgap golden compare airgap-store/golden.json \\
+                  --url http://localhost:8080
+    """
     console = Console(output)
     compared = compare_answers(_read(file), url, gpu=gpu)
     lines = [line for one in compared for line in one.lines()]

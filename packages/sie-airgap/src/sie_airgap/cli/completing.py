@@ -14,9 +14,12 @@ def completion(ctx: click.Context, shell: str) -> None:
     """Print what makes SHELL complete verbs, options and files after `sie-airgap`. Nothing is installed.
 
     \b
-    bash   in ~/.bashrc:                     eval "$(sie-airgap completion bash)"
-    zsh    in ~/.zshrc, after compinit:      eval "$(sie-airgap completion zsh)"
-    fish   once, from fish:                  sie-airgap completion fish > ~/.config/fish/completions/sie-airgap.fish
+    bash, in ~/.bashrc:
+        eval "$(sie-airgap completion bash)"
+    zsh, in ~/.zshrc after compinit:
+        eval "$(sie-airgap completion zsh)"
+    fish, once:
+        sie-airgap completion fish > ~/.config/fish/completions/sie-airgap.fish
 
     bash must be 4.4 or later; the one that comes with macOS is older.
     """

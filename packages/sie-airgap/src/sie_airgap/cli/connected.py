@@ -42,6 +42,10 @@ def snapshot(
     HF_TOKEN who asks, HTTPS_PROXY and NO_PROXY through which proxy; SSL_CERT_FILE or REQUESTS_CA_BUNDLE names your
     own certificate authority. With --from, files are found by their content: any version's hub cache will do, and
     nothing there is changed.
+
+    \b
+    Example:  sie-airgap snapshot
+              sie-airgap snapshot --from ~/.cache/huggingface/hub
     """
     console = Console(output)
     locked, blobs = read_lock(lock_path), BlobFolder(store)

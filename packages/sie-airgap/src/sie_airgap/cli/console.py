@@ -12,12 +12,14 @@ import msgspec
 from sie_airgap.archive.media import Media, read_media
 from sie_airgap.failures import Drift, Misused
 from sie_airgap.progress import Events, Lines, Progress
-from sie_airgap.store.blobs import BlobFolder, Blobs, lock_of, read_lock
+from sie_airgap.store.blobs import BlobFolder, Blobs, lock_of, read_lock, write_atomically
 from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.artifacts.store import Destination
 from sie_core.artifacts.stores.open import open_store, parse_store_url
 
+Told = tuple[str, dict[str, object]]
+"""A result: the text for people, and the facts for programs."""
 F = TypeVar("F", bound=Callable[..., Any])
 STORE = Path("airgap-store")
 
@@ -42,8 +44,19 @@ class Console:
         self.progress.say(text)
 
     def data(self, text: str, facts: Mapping[str, object]) -> None:
-        """The result: the text, or the facts as one line of JSON."""
+        """The result, once in a run: the text, or the facts as one line of JSON."""
         click.echo(msgspec.json.encode(facts).decode() if self.as_json else text)
+
+
+def written(path: Path, text: str, *, dry_run: bool) -> str:
+    """Write a file that is asked for with `-o`; what became of it. The same text a second time is not written."""
+    data = text.encode()
+    if path.is_file() and path.read_bytes() == data:
+        return "unchanged"
+    if dry_run:
+        return "would be written"
+    write_atomically(path, data)
+    return "written"
 
 
 def columns(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

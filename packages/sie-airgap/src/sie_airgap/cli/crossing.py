@@ -32,6 +32,11 @@ def inspect(media: tuple[Path, ...], output: str) -> None:
     """Say what an archive is for, which of its volumes are here, and what they hold.
 
     MEDIA are folders or volumes, in any order. Only the indexes are read: `verify` reads every byte.
+
+    A volume that cannot be read is said, exit 3; one that is absent is listed as missing.
+
+    \b
+    Example:  sie-airgap inspect /media/dvd1
     """
     console = Console(output)
     found = read_media(media)
@@ -111,6 +116,9 @@ def repair(media: tuple[Path, ...], folder: Path, dry_run: bool, output: str) ->
     MEDIA are folders or volumes, in any order: all that there is of the archive, damaged ones too. Of the volumes
     that a parity volume stands for one may be lost, or several be damaged in different places. Nothing that is
     given is changed. Where there is no parity volume, `pack --only` cuts a volume again on the connected side.
+
+    \b
+    Example:  sie-airgap repair /media/dvd1 /media/dvd2 -o mended
     """
     console = Console(output)
     found = survey(media, progress=console.progress)
@@ -139,6 +147,12 @@ def unpack(media: tuple[Path, ...], store: Path, trust_path: Path, insecure: boo
     """Put what MEDIA hold into a store. Nothing is deleted, on either side.
 
     MEDIA are folders or volumes, in any order, all at once or one after the other; each is checked on the way.
+
+    Exit 10 says that volumes are still to come, and which.
+
+    \b
+    Example:  sie-airgap unpack /media/dvd1
+              sie-airgap unpack /media/dvd1 /media/dvd2 --store /srv/sie
     """
     console = Console(output)
     found, blobs = read_media(media), BlobFolder(store)

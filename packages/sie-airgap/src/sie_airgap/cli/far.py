@@ -7,11 +7,13 @@ import click
 from sie_airgap.charts.values import Bucket, PrivateRegistry, offline_yaml
 from sie_airgap.cli.console import (
     Console,
+    Told,
     bucket,
     bucket_options,
     check_bucket,
     dry_run_option,
     output_option,
+    written,
 )
 from sie_airgap.cli.guarding import Carried, Guard, carried_options
 from sie_airgap.cli.registries import full_names_option, opened_registry, registry_place
@@ -28,7 +30,7 @@ from sie_airgap.settings import docker_config_file, state_folder
 from sie_airgap.store.blobs import BlobFolder, Blobs, write_atomically
 from sie_airgap.store.kept import is_rolled_back
 from sie_airgap.trust.files import merged, sealed_in
-from sie_core.artifacts.lock import Lock
+from sie_core.artifacts.lock import Lock, lock_digest
 
 _MOST_NAMES = 20
 """More strays than that are counted."""
@@ -70,10 +72,14 @@ def mirror_weights_command(
     model: manifests come after files, refs after manifests, and the lock last. Nothing is ever deleted.
 
     Stopped by Ctrl-C, the file under way begins anew; after anything else, a crash too, it goes on.
+
+    \b
+    Example:  sie-airgap mirror weights s3://models/weights/ --from /media/dvd1
     """
     console = Console(output)
     blobs, lock, guard = carried.opened(console)
-    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, guard=guard, console=console)
+    told = _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, guard=guard, console=console)
+    console.data(*told)
 
 
 def _weights(
@@ -87,7 +93,7 @@ def _weights(
     dry_run: bool,
     guard: Guard,
     console: Console,
-) -> None:
+) -> Told:
     rolled_back = isinstance(blobs, BlobFolder) and is_rolled_back(blobs)
     store = bucket(url, endpoint=endpoint, region=region, journals=state_folder() / "uploads")
     done = None
@@ -118,7 +124,7 @@ def _weights(
     facts: dict[str, object] = {"weights": url, "files": len(copies), "bytes": size_bytes, "sent_bytes": sent_bytes}
     if done is not None:
         facts |= {"strays": list(done.strays), "unfinished": [one.name for one in done.unfinished]}
-    console.data(f"{text}; {counted(len(lock.models), 'model')}", facts)
+    return f"{text}; {counted(len(lock.models), 'model')}", facts
 
 
 def _tell_of_others(done: Mirrored, url: str, console: Console) -> None:
@@ -146,15 +152,16 @@ def mirror_images_command(registry: str, full_names: bool, carried: Carried, dry
     Logins are docker's own (`docker login`, or DOCKER_CONFIG); SSL_CERT_FILE names a private certificate authority.
     Every platform is kept, every digest, and the signatures that were locked. An upload that is interrupted goes on
     where it was, where the registry remembers it.
+
+    \b
+    Example:  sie-airgap mirror images registry.internal/sie
     """
     console = Console(output)
     blobs, lock, _ = carried.opened(console)
-    _images(lock, blobs, registry, full_names=full_names, dry_run=dry_run, console=console)
+    console.data(*_images(lock, blobs, registry, full_names=full_names, dry_run=dry_run, console=console))
 
 
-def _images(
-    lock: Lock, blobs: Blobs, target: str, *, full_names: bool = False, dry_run: bool, console: Console
-) -> None:
+def _images(lock: Lock, blobs: Blobs, target: str, *, full_names: bool, dry_run: bool, console: Console) -> Told:
     with opened_registry(target) as registry:
         plans = plan_images(lock.images, blobs, registry, full_names=full_names, say=console.note)
         todo = [plan for plan in plans if not plan.is_done]
@@ -171,7 +178,7 @@ def _images(
             console.note(pull_secret(registry.place, docker_config_file()))
     verb = "to push" if dry_run else "pushed"
     text = f"{len(todo)} of {len(plans)} images {verb} to {target}, {sized(size_bytes)}"
-    console.data(text, {"registry": target, "images": len(todo), "bytes": size_bytes})
+    return text, {"registry": target, "images": len(todo), "bytes": size_bytes}
 
 
 @mirror.command("chart", short_help="The chart, to a registry or a folder.")
@@ -182,13 +189,18 @@ def _images(
 def mirror_chart_command(target: str, carried: Carried, dry_run: bool, output: str) -> None:
     """Copy the lock's charts to TARGET: a registry (oci://HOST/PATH), or a folder (./FOLDER, or one that is there)
     that gets each .tgz.
+
+    \b
+    Example:  sie-airgap mirror chart oci://registry.internal/sie
     """
     console = Console(output)
     blobs, lock, _ = carried.opened(console)
-    _chart(lock, blobs, target, dry_run=dry_run, console=console)
+    console.data(*_charts(lock, blobs, target, dry_run=dry_run, console=console))
 
 
-def _chart(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> None:
+def _charts(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> Told:
+    texts: list[str] = []
+    copied: list[dict[str, object]] = []
     for chart in lock.charts:
         tgz = read_chart(chart, blobs)
         if target.startswith((".", "/")) or Path(target).is_dir():
@@ -198,15 +210,21 @@ def _chart(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Con
                 write_atomically(path, tgz)
             where = str(path)
         else:
-            where, done = _chart_to_registry(tgz, target, dry_run=dry_run, console=console)
+            where, done = _chart_to_registry(chart.file, tgz, target, dry_run=dry_run, console=console)
         said = "is there" if done else "would be copied" if dry_run else "copied"
-        console.data(f"chart {chart.file} {said}: {where}", {"chart": chart.file, "at": where, "copied": not done})
-    if not lock.charts:
-        console.data("the lock has no chart", {"chart": None})
+        texts.append(f"chart {chart.file} {said}: {where}")
+        copied.append({"chart": chart.file, "at": where, "copied": not done})
+    return "\n".join(texts) or "the lock has no chart", {"charts": copied}
 
 
-def _chart_to_registry(tgz: bytes, target: str, *, dry_run: bool, console: Console) -> tuple[str, bool]:
-    artifact = chart_artifact(tgz)
+def _chart_to_registry(file: str, tgz: bytes, target: str, *, dry_run: bool, console: Console) -> tuple[str, bool]:
+    try:
+        artifact = chart_artifact(tgz)
+    except ValueError as error:
+        raise Misused(
+            f"`{file}` of the lock: {error}",
+            hint="`sie-airgap lock --chart` takes what `helm package` makes, or its folder",
+        ) from error
     with opened_registry(target) as registry:
         plan = plan_chart(artifact, registry)
         if not dry_run:
@@ -226,34 +244,40 @@ def _chart_to_registry(tgz: bytes, target: str, *, dry_run: bool, console: Conso
     help="A folder for the files.  [default: stdout]",
 )
 @carried_options
+@dry_run_option
 @output_option
-def mirror_rules_command(registry: str, form: str, folder: Path | None, carried: Carried, output: str) -> None:
+def mirror_rules_command(
+    registry: str, form: str, folder: Path | None, carried: Carried, dry_run: bool, output: str
+) -> None:
     """Write rules by which the nodes fetch the lock's images from REGISTRY under their own names.
 
     No chart is edited then, also not where no value sets an image. Mirror with `mirror images REGISTRY --full-names`,
     and write the values without --registry. hosts.toml is for containerd, idms for OpenShift (ImageDigestMirrorSet,
     ImageTagMirrorSet), registries.conf for CRI-O and podman.
+
+    \b
+    Example:  sie-airgap mirror rules registry.internal/sie --format hosts.toml
     """
     console = Console(output)
     _, lock, _ = carried.opened(console)
     place = registry_place(registry)
     files = mirror_rules.rules((image.reference for image in lock.images), place, form=form)
-    if not files:
-        console.data("the lock has no images, so there are no rules", {"file": None})
-        return
+    told, facts = [], []
     for name, text in files.items():
-        if folder is not None:
-            write_atomically(folder / name, text.encode())
-        at = str(folder / name) if folder is not None else name
-        shown = f"wrote  {at}" if folder is not None else f"# {name}\n{text}"
-        console.data(shown, {"file": at, "text": text})
-    console.note(mirror_rules.where_to_put(form, place))
+        at = folder / name if folder is not None else None
+        state = "printed" if at is None else written(at, text, dry_run=dry_run)
+        told.append(f"# {name}\n{text}" if at is None else f"{at} {state}")
+        facts.append({"file": str(at or name), "state": state, "text": text})
+    console.data("\n".join(told) or "the lock has no images, so there are no rules", {"files": facts})
+    if files:
+        console.note(mirror_rules.where_to_put(form, place))
 
 
 @mirror.command("all", short_help="Weights, images and the chart.")
 @click.option("--bucket", "url", required=True, metavar="URL", help="Where weights go.")
 @click.option("--registry", required=True, metavar="HOST/PATH", help="Where images and the chart go.")
 @bucket_options
+@full_names_option
 @_replace_option
 @carried_options
 @dry_run_option
@@ -263,17 +287,27 @@ def mirror_all_command(
     registry: str,
     endpoint: str | None,
     region: str | None,
+    full_names: bool,
     replace: bool,
     carried: Carried,
     dry_run: bool,
     output: str,
 ) -> None:
-    """Copy weights, images and the chart."""
+    """Copy weights, images and the charts, one after the other: what `mirror weights`, `images` and `chart` do.
+
+    \b
+    Example:  sie-airgap mirror all --bucket s3://models/weights/ \\
+                  --registry registry.internal/sie
+    """
     console = Console(output)
     blobs, lock, guard = carried.opened(console)
-    _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, guard=guard, console=console)
-    _images(lock, blobs, registry, dry_run=dry_run, console=console)
-    _chart(lock, blobs, registry, dry_run=dry_run, console=console)
+    done = (
+        _weights(lock, blobs, url, endpoint, region, replace=replace, dry_run=dry_run, guard=guard, console=console),
+        _images(lock, blobs, registry, full_names=full_names, dry_run=dry_run, console=console),
+        _charts(lock, blobs, registry, dry_run=dry_run, console=console),
+    )
+    facts = {name: facts for name, (_, facts) in zip(("weights", "images", "chart"), done, strict=True)}
+    console.data("\n".join(text for text, _ in done), facts)
 
 
 @click.command()
@@ -285,6 +319,8 @@ def mirror_all_command(
 @click.option("-o", "--write", "path", type=click.Path(path_type=Path, dir_okay=False), help="A file, not stdout.")
 @bucket_options
 @carried_options
+@dry_run_option
+@output_option
 def values(
     url: str,
     registry: str | None,
@@ -295,13 +331,20 @@ def values(
     endpoint: str | None,
     region: str | None,
     carried: Carried,
+    dry_run: bool,
+    output: str,
 ) -> None:
     """Write values-offline.yaml: the values that install the chart from what was mirrored.
 
     It pins the lock: workers serve its commits and nothing that is not verified.
+
+    \b
+    Example:  sie-airgap values --bucket s3://models/weights/ \\
+                  --registry registry.internal/sie -o values-offline.yaml
     """
     check_bucket(url)
-    _, lock, _ = carried.opened(Console("text"))
+    console = Console(output)
+    _, lock, _ = carried.opened(console)
     place = None
     if registry is not None:
         with opened_registry(registry) as checked:
@@ -311,7 +354,7 @@ def values(
         raise Misused("--pull-secret means nothing without --registry")
     where = Bucket(url, endpoint=endpoint, region=region, ca_secret=ca_secret, credentials_secret=credentials_secret)
     text = offline_yaml(lock, bucket=where, registry=place)
-    if path is None:
-        click.echo(text, nl=False)
-    else:
-        write_atomically(path, text.encode())
+    state = "printed" if path is None else written(path, text, dry_run=dry_run)
+    facts = {"file": None if path is None else str(path), "state": state, "lock": lock_digest(lock), "text": text}
+    told = f"{path} {state}: it pins lock number {lock.serial}, {lock_digest(lock)}"
+    console.data(text.rstrip("\n") if path is None else told, facts)

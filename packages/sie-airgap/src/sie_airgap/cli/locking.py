@@ -104,19 +104,20 @@ def lock(
 ) -> None:
     """Resolve what is to be carried: refs to commits, tags to digests, every file to its sha256.
 
-    Models are those in `workers.common.preloadModels` of the values files and those named with --model; a whole
-    bundle only with --bundle. With them come the LoRAs of their variants, and the repositories that their own files
-    name. HF_ENDPOINT says where the hub is, HF_TOKEN who asks.
+    Models are those that the values preload (workers.common.preloadModels) and those named here, with their LoRAs and
+    the repositories that their own files name. HF_ENDPOINT says where the hub is, HF_TOKEN who asks.
 
-    A lock that is there stays: what it has keeps its commit and its digest until --update or --update-all moves it,
-    what is new is resolved, and what is no longer asked for goes. Models, chart or wheels that the command does not
-    mention at all stay as they are in the lock, so that `lock --update ID` and `lock --check` need nothing else.
+    What a lock has keeps its commit and digest until --update or --update-all moves it; what is no longer asked for
+    goes. Models, chart or wheels that the command does not mention at all stay.
 
-    Images are read off what the charts render with their values files. Every value that is off is switched on, too, to
-    see what it would bring: that is told and stands in the lock as not locked, until --with names the value. So is what
-    only looks like an image (in an argument, say) and is in no registry.
+    Images are read off what the charts render. What a value that is off would bring is told, and not locked until
+    --with names the value.
 
     Review the lock (`sie-airgap review`), keep it in version control, and never edit it.
+
+    \b
+    Example:  sie-airgap lock -f values.yaml --chart sie-cluster-0.3.1.tgz
+              sie-airgap lock --update intfloat/e5-base-v2
     """
     _refuse_together(ctx)
     console = Console(output)

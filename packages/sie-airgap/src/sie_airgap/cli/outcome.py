@@ -19,8 +19,18 @@ from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.artifacts.manifest import is_plain
 from sie_core.settings import SettingsError
 
-MISUSED, INTERRUPTED, BUG, NO_SPACE, NO_PERMISSION = 2, 130, 1, 7, 6
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MISUSED, INTERRUPTED, BUG, UNREACHABLE = 2, 130, 1, 5
+_REFUSED = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), (7, "free some space and run the same command again")),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), (6, "ask its owner, or run this as another user")),
+    errno.EROFS: (6, "it can only be read; name another place to write to"),
+    errno.ENOENT: (4, "is the name spelled as it is there, and the disk mounted?"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP),
+        (MISUSED, "name a file or a folder that can be there"),
+    ),
+}
+"""What the operating system refuses: its number, our exit code, and what to do."""
 
 
 def run(command: click.Command, arguments: Sequence[str]) -> int:
@@ -29,8 +39,7 @@ def run(command: click.Command, arguments: Sequence[str]) -> int:
     try:
         code = command.main(args=list(arguments), prog_name="sie-airgap", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        return MISUSED
+        return _misused(error, as_json=as_json)
     except (click.Abort, KeyboardInterrupt):
         _say("interrupted", as_json=as_json, code=INTERRUPTED, hint="run the same command again: it goes on from here")
         return INTERRUPTED
@@ -48,6 +57,18 @@ def run(command: click.Command, arguments: Sequence[str]) -> int:
         _say("this is a bug in sie-airgap, not a mistake of yours", as_json=as_json, code=BUG)
         return BUG
     return code if isinstance(code, int) else 0
+
+
+def _misused(error: click.ClickException, *, as_json: bool) -> int:
+    """What is wrong with the command line itself."""
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # asked for nothing: its message is the whole help
+        error.show()
+        return MISUSED
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "sie-airgap"
+    said = error.format_message().rstrip(".")
+    _say(said, as_json=as_json, code=MISUSED, hint=f"`{path} --help` says what it takes")
+    return MISUSED
 
 
 def _wants_json(arguments: Sequence[str]) -> bool:
@@ -70,15 +91,8 @@ def _tell(error: Failure | TransferError | TrustError | SettingsError, *, as_jso
 def _os_error(error: OSError, *, as_json: bool) -> int:
     """What the operating system refuses outside of `told_os_errors`: a file that cannot be read, above all."""
     what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
-    if error.errno in _FULL:
-        code = NO_SPACE
-    elif isinstance(error, PermissionError):
-        code = NO_PERMISSION
-    elif isinstance(error, FileNotFoundError):
-        code = 4
-    else:
-        code = 5
-    _say(what, as_json=as_json, code=code)
+    code, hint = _REFUSED.get(error.errno or 0, (UNREACHABLE, "is the disk or the share it is on sound?"))
+    _say(what, as_json=as_json, code=code, hint=hint)
     return code
 
 

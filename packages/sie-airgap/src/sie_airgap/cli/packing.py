@@ -115,6 +115,10 @@ def pack(
 
     A volume is a plain tar that needs none of the others. The same store, size and name give the same bytes: a
     volume that was lost is cut again with --only, also where the others are no longer.
+
+    \b
+    Example:  sie-airgap pack media --volume-size dvd
+              sie-airgap pack media --volume-size dvd --only v0003.tar
     """
     console = Console(output)
     blobs = BlobFolder(store)

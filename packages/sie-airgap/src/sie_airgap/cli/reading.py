@@ -29,6 +29,10 @@ def why(what: str, sources: tuple[Path, ...], lock_path: Path | None, output: st
 
     WHAT is a model, an image (`sie-server` is enough), a file's path, a chart, a wheel, or the beginning of a digest
     or a commit. --lock alone looks into a lock without any store or archive.
+
+    \b
+    Example:  sie-airgap why intfloat/e5-base-v2
+              sie-airgap why sie-server --lock airgap.lock
     """
     console = Console(output)
     _, lock = _looked_into(sources, lock_path)
@@ -49,6 +53,9 @@ def explain(what: str, sources: tuple[Path, ...], lock_path: Path | None, output
     WHAT is a model, an image (`sie-server` is enough), a file's path, a chart, a wheel, or the beginning of a digest
     or a commit. With --from and the media of an archive it says on which volumes WHAT is; otherwise on which it would
     be. --lock alone looks into a lock without any store or archive.
+
+    \b
+    Example:  sie-airgap explain intfloat/e5-base-v2 --from /media/dvd1
     """
     console = Console(output)
     blobs, lock = _looked_into(sources, lock_path)
@@ -109,7 +116,11 @@ def _would_be_on(lock: Lock) -> Mapping[str, Mapping[Digest, Sequence[str]]]:
 @click.argument("new", type=click.Path(path_type=Path, exists=True))
 @output_option
 def diff(old: Path, new: Path, output: str) -> None:
-    """Say what changed from OLD to NEW, which are locks, stores or archives, and how much NEW has that OLD lacks."""
+    """Say what changed from OLD to NEW, which are locks, stores or archives, and how much NEW has that OLD lacks.
+
+    \b
+    Example:  sie-airgap diff old/airgap.lock airgap.lock
+    """
     console = Console(output)
     before, after = read_any_lock(old), read_any_lock(new)
     changes, heavy = difference(before, after), weight(before, after)

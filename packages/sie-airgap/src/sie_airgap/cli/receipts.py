@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from sie_airgap.cli.console import Console, bucket, bucket_options, is_store, output_option
+from sie_airgap.cli.console import Console, bucket, bucket_options, dry_run_option, is_store, output_option, written
 from sie_airgap.deltas.receipt import Receipt, encode_receipt, receipt_of_store
 from sie_airgap.failures import Incomplete
 from sie_airgap.mirror.weights import bucket_receipt
 from sie_airgap.progress import counted, sized
-from sie_airgap.store.blobs import BlobFolder, lock_of, write_atomically
+from sie_airgap.store.blobs import BlobFolder, lock_of
 
 
 @click.command()
@@ -22,12 +22,16 @@ from sie_airgap.store.blobs import BlobFolder, lock_of, write_atomically
     help="A file, not stdout.",
 )
 @bucket_options
+@dry_run_option
 @output_option
-def receipt(what: str, path: Path | None, endpoint: str | None, region: str | None, output: str) -> None:
+def receipt(what: str, path: Path | None, endpoint: str | None, region: str | None, dry_run: bool, output: str) -> None:
     """Say what WHAT holds: a bucket (s3://, gs://, file://) or a store. Carried back, it tells the connected side
     what need not travel again.
 
     From names and lengths alone, in seconds; `verify` reads every byte.
+
+    \b
+    Example:  sie-airgap receipt s3://models/weights/ -o receipt.json
     """
     console = Console(output)
     found = _of_bucket(what, endpoint, region) if "://" in what else _of_store(Path(what))
@@ -37,11 +41,9 @@ def receipt(what: str, path: Path | None, endpoint: str | None, region: str | No
     if path is None:
         click.echo(data.decode(), nl=False)
         return
-    write_atomically(path, data)
-    console.data(
-        f"{text}; receipt in {path}",
-        {"receipt": str(path), "lock": found.lock, "blobs": len(found.blobs), "bytes": size_bytes},
-    )
+    state = written(path, data.decode(), dry_run=dry_run)
+    facts = {"receipt": str(path), "state": state, "lock": found.lock, "blobs": len(found.blobs), "bytes": size_bytes}
+    console.data(f"{text}; {path} {state}", facts)
 
 
 def _of_bucket(url: str, endpoint: str | None, region: str | None) -> Receipt:

@@ -47,8 +47,11 @@ from sie_core.artifacts.lock import Lock
 def far_side(address: str, command: tuple[str, ...]) -> None:
     """Run COMMAND where nothing but this machine can be reached, and every attempt to leave is counted.
 
-    It gets a network namespace of its own with a bridge at --address. Start a bucket, a registry and `rehearse` inside:
-    `sie-airgap far-side -- ./rehearsal.sh`. A plain user can do it where user namespaces are allowed.
+    It gets a network namespace of its own with a bridge at --address. Start a bucket, a registry and `rehearse` inside.
+    A plain user can do it where user namespaces are allowed. It ends as COMMAND does, with COMMAND's exit code.
+
+    \b
+    Example:  sie-airgap far-side -- ./rehearsal.sh
     """
     try:
         interface = IPv4Interface(address)
@@ -103,6 +106,11 @@ def rehearse(
     ARCHIVE is the volumes, or the toolkit's store. The commands, environment, volumes and probes are read from the
     chart as Helm renders it with --values, and the programs are started with exactly those, each pod in a network and a
     file system of its own. Must run on a far side (`sie-airgap far-side`), where the bucket answers on the bridge.
+
+    Exit 11: something tried to leave. 9: it answers otherwise than `golden record` heard.
+
+    \b
+    Example:  sie-airgap far-side -- sie-airgap rehearse -f values-offline.yaml
     """
     console = Console(output)
     blobs, lock = opened(archive, None)

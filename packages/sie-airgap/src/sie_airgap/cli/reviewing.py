@@ -39,6 +39,10 @@ def review(lock: Path, policy_path: Path | None, output: str) -> None:
 
     Without --policy: permissive licences only, no image tags that float; gated models, pickled weights and code that a
     repository names are noted and not refused.
+
+    \b
+    Example:  sie-airgap review
+              sie-airgap review airgap.lock --policy policy.yaml
     """
     console = Console(output)
     locked, policy = read_any_lock(lock), _policy(policy_path)
@@ -142,6 +146,9 @@ def plan(lock: Path, links: tuple[str, ...], store: Path, output: str) -> None:
 
     LOCK is a lock (airgap.lock when left out), a store or an archive. What the store has already is not counted
     as to be fetched. Times are the least that a line takes when nothing else is on it.
+
+    \b
+    Example:  sie-airgap plan --link 50Mbit/s
     """
     console = Console(output)
     locked, blobs = read_any_lock(lock), BlobFolder(store)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import click
 
 from sie_airgap.archive.media import read_media
-from sie_airgap.cli.console import STORE, Console, dry_run_option, is_store, output_option, store_option
+from sie_airgap.cli.console import STORE, Console, dry_run_option, is_store, output_option, store_option, written
 from sie_airgap.cli.guarding import Guard, trust_file_option, trust_options
 from sie_airgap.failures import Drift, Misused
 from sie_airgap.progress import counted
@@ -16,8 +16,8 @@ from sie_airgap.store.blobs import SIGNATURES_NAME, BlobFolder, read_lock, told_
 from sie_airgap.store.contents import LOCK_NAME
 from sie_airgap.store.kept import find, restore
 from sie_airgap.trust import keys
-from sie_airgap.trust.dsse import pae, signature
-from sie_airgap.trust.files import add_signature, read_envelope, read_pinned, write_pinned
+from sie_airgap.trust.dsse import Signature, pae, signature
+from sie_airgap.trust.files import add_signature, read_envelope, read_pinned, with_signature, write_pinned
 from sie_airgap.trust.judging import check_root
 from sie_airgap.trust.pinned import aloud, pin
 from sie_airgap.trust.root import ROOT_TYPE, ROOT_VERSION, Role, Root, decode_root, encode_root, root_digest
@@ -58,11 +58,14 @@ def trust() -> None:
     """Say whose signature a lock needs: make keys, make a root of them, pin it on the far side.
 
     \b
-    Each signer        sie-airgap trust key alice
-    One of them        sie-airgap trust root root.json --lock-key alice.pub --root-key bob.pub
-    Holders of root    sie-airgap sign root.json --key bob.pem
-    Far side, once     sie-airgap trust pin root.json.dsse and compare its digest, read aloud
-    Each release       sie-airgap sign --key alice.pem     before or after `pack`
+    Each signer      sie-airgap trust key alice
+    One of them      sie-airgap trust root root.json \\
+                         --lock-key alice.pub --root-key bob.pub
+    Holders of root  sie-airgap sign root.json --key bob.pem
+    Far side, once   sie-airgap trust pin root.json.dsse
+                     and compare its digest, read aloud
+    Each release     sie-airgap sign --key alice.pem
+                     before or after `pack`
 
     Where nothing is pinned no signature is asked for, and every verb shows the lock's digest to compare.
     """
@@ -71,16 +74,29 @@ def trust() -> None:
 @trust.command("key", short_help="A pair of keys, for one signer.")
 @click.argument("name", type=_FILE)
 @_passphrase_option
+@dry_run_option
 @output_option
-def key_command(name: Path, passphrase_file: Path | None, output: str) -> None:
+def key_command(name: Path, passphrase_file: Path | None, dry_run: bool, output: str) -> None:
     """Make NAME.pem, which signs and stays with its owner, and NAME.pub, which everybody may have.
 
     ECDSA over P-256. The private key is written under a passphrase, readable by its owner only.
+
+    A key that is there is never written over.
+
+    \b
+    Example:  sie-airgap trust key alice
     """
     private, public = name.with_name(f"{name.name}.pem"), name.with_name(f"{name.name}.pub")
     for path in (private, public):
         if path.exists():
-            raise Misused(f"{path} is there already, and a key that is lost cannot be made again")
+            raise Misused(
+                f"{path} is there already, and a key that is lost cannot be made again",
+                hint="give the new key another name",
+            )
+    if dry_run:
+        facts: dict[str, object] = {"private": str(private), "public": str(public), "key": None}
+        Console(output).data(f"{private} and {public} would be made", facts)
+        return
     passphrase = _passphrase(passphrase_file, of=private, new=True)
     key = keys.new_key()
     with told_os_errors(private):
@@ -117,6 +133,7 @@ def _role(paths: tuple[Path, ...], threshold: int, name: str) -> tuple[Role, dic
 @click.option("--lock-threshold", type=int, default=1, show_default=True, help="How many of them a lock needs.")
 @click.option("--root-threshold", type=int, default=1, show_default=True, help="How many of them a root needs.")
 @click.option("--after", type=_THERE, help="The root that this one follows.  [default: it is the first]")
+@dry_run_option
 @output_option
 def root_command(
     path: Path,
@@ -125,14 +142,17 @@ def root_command(
     lock_threshold: int,
     root_threshold: int,
     after: Path | None,
+    dry_run: bool,
     output: str,
 ) -> None:
     """Write a root to PATH, which its keys then `sign`.
 
     The next one, with --after, needs the signatures of the one before and its own: that is how a key is replaced.
+
+    \b
+    Example:  sie-airgap trust root root.json \\
+                  --lock-key alice.pub --root-key bob.pub
     """
-    if path.exists():
-        raise Misused(f"{path} is there already", hint="give the next root a name of its own, and --after the last one")
     before = decode_root(after.read_bytes(), where=str(after)) if after is not None else None
     lock_role, for_locks = _role(lock_keys, lock_threshold, "lock")
     root_role, for_roots = _role(root_keys, root_threshold, "root")
@@ -143,13 +163,19 @@ def root_command(
         lock=lock_role,
         root=root_role,
     )
-    write_atomically(path, encode_root(root))
+    text = encode_root(root).decode()
+    if path.exists() and path.read_bytes() != text.encode():
+        raise Misused(
+            f"{path} is there already, and another root",
+            hint="give the next root a name of its own, and --after the last one",
+        )
+    state = written(path, text, dry_run=dry_run)
     needed = f"{root_threshold} of its own keys" + (
         "" if before is None else f" and {before.root.threshold} of root {before.number}'s"
     )
     Console(output).data(
-        f"{path}: root {root.number}, to be signed by {needed}\n{aloud(root_digest(root))}",
-        {"root": str(path), "number": root.number, "digest": root_digest(root)},
+        f"{path} {state}: root {root.number}, to be signed by {needed}\n{aloud(root_digest(root))}",
+        {"root": str(path), "state": state, "number": root.number, "digest": root_digest(root)},
     )
 
 
@@ -162,6 +188,9 @@ def pin_command(path: Path, trust_path: Path, dry_run: bool, output: str) -> Non
     """Pin the signed root in PATH (ROOT.dsse): the first one, or the one after that which is pinned.
 
     Compare the digest that this prints with what the holders of its keys read out, before anything is unpacked.
+
+    \b
+    Example:  sie-airgap trust pin root.json.dsse
     """
     console = Console(output)
     before = read_pinned(trust_path)
@@ -185,7 +214,11 @@ def pin_command(path: Path, trust_path: Path, dry_run: bool, output: str) -> Non
 @trust_file_option
 @output_option
 def show_command(trust_path: Path, output: str) -> None:
-    """Say which root is pinned here, whose keys count, and which locks were taken from media."""
+    """Say which root is pinned here, whose keys count, and which locks were taken from media.
+
+    \b
+    Example:  sie-airgap trust show
+    """
     pinned = read_pinned(trust_path)
     if pinned is None:
         raise Misused(f"nothing is pinned: {trust_path} is not there", hint="`sie-airgap trust pin ROOT` pins one")
@@ -250,27 +283,41 @@ def _beside(path: Path) -> Path:
 @click.option("--key", "key_path", type=_THERE, required=True, help="The private key, a `.pem` of `trust key`.")
 @_passphrase_option
 @store_option
+@dry_run_option
 @output_option
-def sign(what: Path, key_path: Path, passphrase_file: Path | None, store: Path, output: str) -> None:
+def sign(what: Path, key_path: Path, passphrase_file: Path | None, store: Path, dry_run: bool, output: str) -> None:
     """Add a signature to WHAT: a lock, the folder of an archive, or a root.  [default: airgap.lock]
 
     It goes into a file beside what is signed, as airgap.lock.dsse, and into the store where that is for this lock, so
     that `pack` carries it. In an archive's folder it counts as well: nothing has to be packed again.
+
+    \b
+    Example:  sie-airgap sign --key alice.pem
+              sie-airgap sign root.json --key bob.pem
     """
     over = _signable(what)
     passphrase = _passphrase(passphrase_file, of=key_path)
     key = keys.read_private(key_path.read_bytes(), passphrase, where=str(key_path))
     keyid = keys.key_id(key.public_key())
     added = signature(keyid, keys.sign(key, pae(over.kind, over.payload)))
-    made = add_signature(over.signatures, over.kind, over.payload, added)
-    in_store = store / SIGNATURES_NAME
-    if over.lock is not None and _is_for(store, over.lock) and over.signatures.resolve() != in_store.resolve():
-        add_signature(in_store, over.kind, over.payload, added)
+    made = with_signature(over.signatures, over.kind, over.payload, added)
+    if not dry_run:
+        _write_signatures(over, added, store)
     count = counted(len(made.signatures), "signature")
+    is_signed, holds = ("would be", "would hold") if dry_run else ("is", "holds")
     Console(output).data(
-        f"{over.named} is signed by key {keyid[:16]}…; {over.signatures} holds {count}\n{aloud(over.digest)}",
+        f"{over.named} {is_signed} signed by key {keyid[:16]}…; {over.signatures} {holds} {count}\n"
+        f"{aloud(over.digest)}",
         {"signatures": str(over.signatures), "of": over.digest, "key": keyid, "count": len(made.signatures)},
     )
+
+
+def _write_signatures(over: _Signable, added: Signature, store: Path) -> None:
+    """Beside what is signed, and in the store that is for the same lock."""
+    in_store = store / SIGNATURES_NAME
+    add_signature(over.signatures, over.kind, over.payload, added)
+    if over.lock is not None and _is_for(store, over.lock) and over.signatures.resolve() != in_store.resolve():
+        add_signature(in_store, over.kind, over.payload, added)
 
 
 def _is_for(store: Path, lock: Lock) -> bool:
@@ -296,6 +343,9 @@ def rollback(serial: int, store: Path, trust_path: Path, insecure: bool, dry_run
     """Make a store be for an earlier lock again: one that was unpacked into it, whose blobs are all there.
 
     Then `mirror` and `values` as after `unpack`, and `helm upgrade`. Media with an older lock are not taken instead.
+
+    \b
+    Example:  sie-airgap rollback --to 6
     """
     console = Console(output)
     folder = BlobFolder(store)

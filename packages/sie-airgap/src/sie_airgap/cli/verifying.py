@@ -81,6 +81,12 @@ def verify(
     manifests, for all models that are whole. With --lock they are held against that lock, and served as verified.
     Without, they are served as adopted: nothing in them can change unseen any more, and nothing says that they were
     what the hub has. Run it again after what it found was put right.
+
+    Exit 3: something was altered. 4: something is missing. 8: another lock. The gravest of several counts.
+
+    \b
+    Example:  sie-airgap verify /media/dvd1 /media/dvd2
+              sie-airgap verify s3://models/weights/
     """
     console = Console(output)
     lock = read_lock(lock_path) if lock_path is not None else None

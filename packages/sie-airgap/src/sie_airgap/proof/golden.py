@@ -12,7 +12,7 @@ from sie_airgap import __version__
 from sie_airgap.failures import Drift, Failure, Misused
 from sie_airgap.proof.asking import ask, kinds_of, question, question_of
 from sie_airgap.proof.comparison import Comparison, compared
-from sie_airgap.proof.golden_file import GOLDEN_VERSION, Golden, GoldenModel
+from sie_airgap.proof.golden_file import GOLDEN_VERSION, Golden, GoldenModel, Kind
 from sie_airgap.proof.grading import tells_apart
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.errors import Unreachable
@@ -44,6 +44,12 @@ def record(models: Sequence[LockedModel], lock: Digest, url: str) -> Golden:
     with _client(url) as client:
         recorded = tuple(_recorded(client, model) for model in models)
     return Golden(GOLDEN_VERSION, lock, _environment(), recorded)
+
+
+def to_record(models: Sequence[LockedModel], url: str) -> dict[ModelId, tuple[Kind, ...]]:
+    """What `record` would ask of each model; no text is sent. Raises as `record` where nobody serves a model."""
+    with _client(url) as client:
+        return {model.id: kinds_of(_served(client, model.id).get("outputs", ())) for model in models}
 
 
 def compare(golden: Golden, url: str, *, gpu: str | None = None) -> list[Comparison]:

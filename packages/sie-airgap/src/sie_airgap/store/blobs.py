@@ -31,6 +31,7 @@ from sie_core.artifacts.lock import Lock, decode_lock, encode_lock
 GOLDEN_NAME = "golden.json"
 SIGNATURES_NAME = LOCK_NAME + ".dsse"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
 Advance = Callable[[int], None]
 
 
@@ -256,9 +257,9 @@ def told_os_errors(path: Path) -> Iterator[None]:
     """What the operating system refuses while writing, as our errors, with the folder named."""
     try:
         yield
-    except PermissionError as error:
-        raise NoPermission(f"{path}: {error.strerror}", hint="write somewhere else, or as another user") from error
     except OSError as error:
+        if error.errno in _REFUSED:
+            raise NoPermission(f"{path}: {error.strerror}", hint="write somewhere else, or as another user") from error
         if error.errno not in _FULL:
             raise
         raise NoSpace(

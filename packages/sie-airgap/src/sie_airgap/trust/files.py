@@ -37,8 +37,8 @@ def read_envelope(path: Path) -> Sealed:
     return Sealed(str(path), decode_envelope(data, where=str(path)))
 
 
-def add_signature(path: Path, payload_type: str, payload: bytes, added: Signature) -> Envelope:
-    """Adds to the envelope in a file, which is made where there is none; what it is now.
+def with_signature(path: Path, payload_type: str, payload: bytes, added: Signature) -> Envelope:
+    """What the envelope in a file is with one signature more.
 
     A signature of the same key is replaced. An envelope over something else (an older lock's, say) gives way.
     """
@@ -47,7 +47,12 @@ def add_signature(path: Path, payload_type: str, payload: bytes, added: Signatur
         have = read_envelope(path).envelope
         if (have.payload_type, have.payload) == (payload_type, payload):
             others = have.signatures
-    made = envelope(payload_type, payload, [*others, added])
+    return envelope(payload_type, payload, [*others, added])
+
+
+def add_signature(path: Path, payload_type: str, payload: bytes, added: Signature) -> Envelope:
+    """Writes it into the file, which is made where there is none; what it is now."""
+    made = with_signature(path, payload_type, payload, added)
     with told_os_errors(path):
         write_atomically(path, encode_envelope(made))
     return made
