@@ -13,13 +13,13 @@ from sie_airgap.archive.damage import Crcs, checks_altered, part_altered
 from sie_airgap.archive.media import Placed
 from sie_airgap.archive.volume_format import CHUNK_BYTES, Member
 from sie_airgap.archive.volume_reader import Checked, Damaged, Unreadable, read_checks
-from sie_airgap.archive.volume_writer import write_at
 from sie_airgap.failures import Expected
 from sie_airgap.progress import Task
 from sie_airgap.store.blobs import BlobFolder
 from sie_airgap.store.contents import Content
 from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.hashing import Hashing
+from sie_core.artifacts.write_behind import WriteBehind
 
 
 class Assembly:
@@ -71,19 +71,19 @@ class Assembly:
             return error
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            bad = self._copy_chunks(handle, volume, placed.member, task)
-            os.fsync(handle)
+            with WriteBehind(handle) as file:
+                bad = self._copy_chunks(file, volume, placed.member, task)
         finally:
             os.close(handle)
             volume.close()
         return part_altered(placed.path, placed.member, bad, label=self._content.label) if bad else None
 
-    def _copy_chunks(self, handle: int, volume: Checked, member: Member, task: Task) -> dict[int, Crcs]:
+    def _copy_chunks(self, file: WriteBehind, volume: Checked, member: Member, task: Task) -> dict[int, Crcs]:
         """Chunk by chunk what is not there yet; of those that are damaged, what their CRC must be and is."""
         bad: dict[int, Crcs] = {}
         joined = self._joined.copy() if self._joined.size_bytes == member.blob_offset else None
         for number, start, length in volume.chunks(member):
-            data = os.pread(handle, length, member.blob_offset + start)
+            data = os.pread(file.handle, length, member.blob_offset + start)
             if len(data) != length or crc32(data) != volume.crc(number):
                 try:
                     data = volume.read(member.offset + start, length)
@@ -91,7 +91,7 @@ class Assembly:
                     bad[start // CHUNK_BYTES] = volume.crc(number), volume.crc_there(member.offset + start, length)
                     joined = None
                 else:
-                    write_at(handle, data, member.blob_offset + start)
+                    file.write(data, member.blob_offset + start)
             if joined is not None:
                 joined.update(data)
             task.advance(length)

@@ -15,6 +15,7 @@ from sie_airgap.progress import Task
 from sie_airgap.store.blobs import told_os_errors
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.hashing import Hashing
+from sie_core.artifacts.write_behind import WriteBehind
 
 
 def draft(path: Path) -> Path:
@@ -25,9 +26,9 @@ def draft(path: Path) -> Path:
 class Writer:
     """Writes from the first byte on. `position`: how many bytes it has been given."""
 
-    def __init__(self, handle: int, task: Task) -> None:
-        self._handle, self._task = handle, task
-        self._there = os.fstat(handle).st_size
+    def __init__(self, file: WriteBehind, task: Task) -> None:
+        self._file, self._task = file, task
+        self._there = os.fstat(file.handle).st_size
         self._sum, self._crcs = Hashing(), RunningCrcs()
 
     @property
@@ -42,9 +43,9 @@ class Writer:
         """The next bytes: headers and zeros, which the index implies."""
         offset = self.position
         self._sum.update(data)
-        there = self._there >= offset + len(data) and os.pread(self._handle, len(data), offset) == data
+        there = self._there >= offset + len(data) and os.pread(self._file.handle, len(data), offset) == data
         if not there:
-            write_at(self._handle, data, offset)
+            self._file.write(data, offset)
         self._task.advance(len(data))
 
     def put_content(self, data: bytes) -> None:
@@ -63,18 +64,21 @@ class Writer:
         self.finish()
 
     def finish(self) -> None:
-        """Nothing follows: cut off what an earlier run left beyond, and have all of it on the disk."""
-        os.ftruncate(self._handle, self.position)
-        os.fsync(self._handle)
+        """Nothing follows: cut off what an earlier run left beyond."""
+        os.ftruncate(self._file.handle, self.position)
 
 
 @contextmanager
 def writing(path: Path, task: Task) -> Iterator[Writer]:
-    """A writer into the draft of `path`, which `publish` makes the file. Raises `NoSpace`, `NoPermission`."""
+    """A writer into the draft of `path`, which is on the disk when this ends, and which `publish` makes the file.
+
+    Raises `NoSpace`, `NoPermission`.
+    """
     with told_os_errors(path):
         handle = os.open(draft(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            yield Writer(handle, task)
+            with WriteBehind(handle) as file:
+                yield Writer(file, task)
         finally:
             os.close(handle)
 
@@ -88,11 +92,3 @@ def publish(path: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def write_at(handle: int, data: bytes, offset: int) -> None:
-    """All of `data` at that place of an open file."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(handle, view, offset)
-        offset, view = offset + written, view[written:]

@@ -27,6 +27,7 @@ from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TrustErro
 from sie_core.artifacts.hashing import Hashing
 from sie_core.artifacts.hf_layout import PARTIAL
 from sie_core.artifacts.lock import Lock, decode_lock, encode_lock
+from sie_core.artifacts.write_behind import WriteBehind
 
 GOLDEN_NAME = "golden.json"
 SIGNATURES_NAME = LOCK_NAME + ".dsse"
@@ -219,8 +220,7 @@ def _append(
     target: Path, size_bytes: int, read_from: Callable[[int], BinaryIO], advance: Advance
 ) -> tuple[Digest, int]:
     """Append to `target` what it lacks of the source; the digest and length of the whole."""
-    with told_os_errors(target), target.open("a+b") as file:
-        file.seek(0)
+    with told_os_errors(target), _reopened(target) as file, WriteBehind(file.fileno()) as behind:
         running = Hashing()
         while chunk := file.read(CHUNK_BYTES):
             running.update(chunk)
@@ -229,12 +229,16 @@ def _append(
             with read_from(running.size_bytes) as source:
                 # A source that goes on beyond the length is as wrong as one that ends before it: one byte shows.
                 while chunk := source.read(min(CHUNK_BYTES, size_bytes + 1 - running.size_bytes)):
+                    behind.write(chunk, running.size_bytes)
                     running.update(chunk)
-                    file.write(chunk)
                     advance(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
     return running.digest, running.size_bytes
+
+
+def _reopened(path: Path) -> io.FileIO:
+    """To read and to write what may be there already."""
+    path.touch()
+    return path.open("r+b", buffering=0)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
