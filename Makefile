@@ -46,6 +46,7 @@ check: setup ## format, lint, types, import contracts, generated files, the whee
 	@$(BIN)/python tools/types_of_tests.py
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python tools/unasync.py --check
+	@$(BIN)/python tools/catalog.py --check
 	@$(BIN)/python tools/schema.py --check
 	@$(BIN)/python tools/reference.py --check
 	@$(BIN)/python tools/wheels.py
@@ -54,6 +55,7 @@ check: setup ## format, lint, types, import contracts, generated files, the whee
 fix: setup ## format, and write the generated files anew
 	@$(BIN)/ruff check -q --fix . ; $(BIN)/ruff format -q .
 	@$(BIN)/python tools/unasync.py
+	@$(BIN)/python tools/catalog.py
 	@$(BIN)/python tools/schema.py
 	@$(BIN)/python tools/reference.py
 

@@ -12,7 +12,7 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 PRODUCTS = ("core", "sdk", "server", "gateway", "config", "airgap")
 NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-THE_ONE_WRITE = "os.environ.update(OFFLINE)"
+THE_ONE_WRITE = "os.environ.update(CALM | (OFFLINE if offline else {}))"
 """`sie_server.settings`: libraries that are imported later must not ask the hub behind our back."""
 
 

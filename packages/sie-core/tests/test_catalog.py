@@ -1,5 +1,6 @@
 """The catalog: what is in it, what it refuses, and the one fingerprint that all processes compare."""
 
+from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_core.catalog.catalog import Bundle, Catalog, read_bundles, read_specs
+from sie_core.catalog.catalog import SHIPPED, Bundle, Catalog
 from sie_core.catalog.export import encode_export, export_of, read_export
 from sie_core.catalog.fingerprint import fingerprint
+from sie_core.catalog.reading import read_bundles, read_catalog, read_specs
 from sie_core.catalog.refusals import refusals
 from sie_core.catalog.spec import DenseHead, ModelSpec, Source
 from sie_core.ids import BundleName, ModelId
@@ -36,6 +38,13 @@ def test_shipped_catalog_has_every_spec_in_the_default_bundle() -> None:
 
     assert shipped.find("sentence-transformers/all-MiniLM-L6-v2") is not None
     assert shipped.models_of("default") == tuple(shipped.specs)
+
+
+def test_what_is_shipped_is_what_the_specs_say() -> None:
+    written = read_catalog(resources.files("sie_core").joinpath("specs"))
+
+    assert written == Catalog.shipped(), "`make fix` writes `specs/shipped.json` again"
+    assert written.as_shipped() == resources.files("sie_core").joinpath(*SHIPPED).read_text()
 
 
 @given(NAMES, st.randoms(use_true_random=False))

@@ -81,11 +81,37 @@ def test_the_hook_sees_an_attempt_when_one_is_made() -> None:
 
 
 def test_the_commands_import_no_client_and_no_engine_before_they_need_it() -> None:
-    late = {"boto3", "botocore", "google.cloud", "huggingface_hub", "openvino", "tokenizers", "httpx2"}
+    late = {"boto3", "botocore", "google.cloud", "huggingface_hub", "openvino", "tokenizers", "httpx2", "yaml"}
     code = f"import sys, sie_server.cli, sie_server.app, sie_server.api.routes; print({late} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "set()\n"
+
+
+def test_a_start_reads_no_yaml_and_no_pictures() -> None:
+    code = (
+        "import sys, sie_server.app, sie_server.models.build, sie_core.http.serve;"
+        "from sie_core.catalog.catalog import Catalog; Catalog.shipped(); print({'yaml', 'PIL'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
+
+
+def test_numpy_starts_no_thread_for_each_core() -> None:
+    code = "import os; from sie_server import cli; {}import numpy; print(len(os.listdir('/proc/self/task')))"
+    env = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    threads = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code.format(settled)], capture_output=True, check=True, env=env
+            ).stdout
+        )
+        for settled in ("cli._settings(dict()); ", "")
+    ]
+
+    assert threads[0] == 1
+    assert threads[1] == min(len(os.sched_getaffinity(0)), 64), "the control: numpy by itself"
 
 
 def test_the_web_server_is_imported_when_the_engine_is() -> None:

@@ -18,7 +18,7 @@ import click  # noqa: E402
 from sie_core.http.flags import options, stop, table  # noqa: E402
 from sie_core.settings import Loaded, SettingsError  # noqa: E402
 from sie_server import __version__  # noqa: E402
-from sie_server.settings import ServeSettings, read, seal_hub  # noqa: E402
+from sie_server.settings import ServeSettings, read, settle_libraries  # noqa: E402
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -86,13 +86,12 @@ def show_settings(**flags: Any) -> None:
 
 
 def _settings(flags: dict[str, Any]) -> Loaded[ServeSettings]:
-    """Ends the process where they cannot be meant; seals the hub where it is not to be asked."""
+    """Ends the process where they cannot be meant; seals the hub where it is not to be asked, and calms numpy."""
     try:
         loaded = read(flags)
     except SettingsError as error:
         stop(error)
-    if not loaded.value.asks_hub:
-        seal_hub()
+    settle_libraries(offline=not loaded.value.asks_hub)
     return loaded
 
 

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar, cast
+from typing import Any, Final, Generic, Literal, TypeVar, cast
 
 from sie_core.catalog.derive import CONFIG, STATIC, Derived, derive
 from sie_core.catalog.spec import ModelSpec
@@ -23,12 +23,14 @@ from sie_server.models.lora import read_lora
 from sie_server.models.model import LoadedModel, Network, OneNetwork
 from sie_server.models.ops.adapted import AdaptedOps, Loras
 from sie_server.models.ops.protocol import Ops
-from sie_server.models.pictured import PICTURED, load_pictured
 from sie_server.models.static import load_static
 from sie_server.models.tokenizer_files import held_by_tokenizer
 from sie_server.models.tokenizing import load_tokenizer
 
 T = TypeVar("T")
+
+PICTURED: Final = ("clip", "siglip")
+"""Architectures of a tower for texts and one for pictures."""
 
 
 def load(
@@ -67,6 +69,9 @@ def load(
         take(held_by_tokenizer(at))
         return load_static(derived, at)
     if derived.architecture in PICTURED:
+        # Here and not above: Pillow is a fiftieth of a start without pictures.
+        from sie_server.models.pictured import load_pictured
+
         return load_pictured(
             derived,
             at,

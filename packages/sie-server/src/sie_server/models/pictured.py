@@ -28,9 +28,6 @@ from sie_server.models.tokenizer_files import held_by_tokenizer
 from sie_server.models.tokenizing import SETTINGS, TextTokenizer, load_tokenizer
 from sie_server.models.tokens import TokenBatch
 
-PICTURED: Final = ("clip", "siglip")
-"""The architectures, by `model_type`."""
-
 _FILL_BEFORE: Final = ("GemmaTokenizer", "Siglip2Tokenizer")
 """Tokenizers of transformers that fill up before a text where `tokenizer_config.json` does not say where."""
 
