@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,9 +20,9 @@ from sie_airgap.verifying.store import verify_store
 from sie_core.artifacts.errors import NoSpace
 from sie_core.artifacts.lock import Lock
 from sie_testing.archives import content, packed, volumes
+from sie_testing.mounts import mounted, needs_mounts
 
 VOLUME_BYTES = 2 << 20
-needs_mounts = pytest.mark.skipif(os.geteuid() != 0, reason="mounting a file system takes root")
 
 
 class Filling(Silent):
@@ -37,16 +36,6 @@ class Filling(Silent):
         if self._left <= 0 and not self.filler.exists():
             free = os.statvfs(self.filler.parent)
             self.filler.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - 4096)))
-
-
-@contextmanager
-def mounted(folder: Path, *options: str) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", *options, str(folder)], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

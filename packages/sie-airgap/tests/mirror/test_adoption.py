@@ -10,10 +10,11 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from sie_airgap.failures import Drift, Incomplete
-from sie_airgap.mirror.adoption import Adoption, adopt, verify_manifests
+from sie_airgap.mirror.adoption import Adoption, adopt
 from sie_airgap.mirror.current import lock_in_bucket
 from sie_airgap.progress import Silent
 from sie_airgap.verifying.bucket import verify_bucket
+from sie_airgap.verifying.manifests import verify_manifests
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NotThere, TrustError

@@ -9,15 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sie_airgap.mirror.weights import mirror_weights
 from sie_airgap.progress import Silent
 from sie_airgap.settings import state_folder
 from sie_airgap.store.blobs import BlobFolder
-from sie_airgap.verifying.remembered import Remembered, record_of, stamp_of
+from sie_airgap.verifying.bucket import verify_bucket
+from sie_airgap.verifying.remembered import Remembered, is_exchangeable, record_of, stamp_of
 from sie_airgap.verifying.stamps import SETTLED_NS, Stamp, decode_stamps, encode_stamps
 from sie_airgap.verifying.store import verify_store
-from sie_core.artifacts.digest import Digest, digest_of
+from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, lock_digest
+from sie_core.artifacts.stores.local import LocalStore
 from sie_testing.carried import FILES, Run
+from sie_testing.mounts import mounted, needs_mounts
 
 BLOBS = 7
 WEIGHTS = digest_of(FILES["org/large"]["model.safetensors"])
@@ -58,7 +62,9 @@ def _flip(path: Path) -> None:
 
 def _stamp(path: Path) -> Stamp:
     with path.open("rb") as file:
-        return stamp_of(file.fileno())
+        stamp = stamp_of(file.fileno())
+    assert stamp is not None
+    return stamp
 
 
 def test_what_was_read_and_is_unchanged_is_not_read_again(lock: Lock, store: BlobFolder, record: Path) -> None:
@@ -99,7 +105,7 @@ def test_deep_reads_even_what_the_record_vouches_for(lock: Lock, store: BlobFold
 
     code, out, err = airgap("verify", store.root)
     assert code == 0, err
-    assert "1 blob of it, 3.0 MB, read before and not written to since: `--deep` reads them again" in out
+    assert "1 file of it, 3.0 MB, read before and not written to since: `--deep` reads them again" in out
     record.write_bytes(encode_stamps({WEIGHTS: _stamp(path)}))
     code, _, err = airgap("verify", store.root, "--deep")
     assert code == 3
@@ -169,7 +175,7 @@ stamps = st.builds(Stamp, times, times, times, times, times)
 
 
 @given(st.dictionaries(st.binary().map(digest_of), stamps))
-def test_a_record_reads_as_it_was_written(files: dict[Digest, Stamp]) -> None:
+def test_a_record_reads_as_it_was_written(files: dict[str, Stamp]) -> None:
     assert decode_stamps(encode_stamps(files)) == files
 
 
@@ -193,3 +199,58 @@ def test_only_what_is_two_seconds_old_and_finely_dated_is_settled(stamp: Stamp, 
 )
 def test_when_a_file_is_settled(mtime_ns: int, ctime_ns: int, now_ns: int, settled: bool) -> None:
     assert Stamp(1, 1, 1, mtime_ns, ctime_ns).is_settled(now_ns) is settled
+
+
+def test_a_bucket_on_this_disk_is_remembered_file_by_file(
+    lock: Lock, store: BlobFolder, record: Path, tmp_path: Path
+) -> None:
+    """Two files of the same bytes are two: what holds for one says nothing of the other."""
+    there = LocalStore(tmp_path / "bucket")
+    mirror_weights(lock, store, there, progress=Silent())
+
+    def looked(*, deep: bool = False) -> tuple[int, int]:
+        known = Remembered(record, deep=deep, now_ns=_later_ns())
+        findings = verify_bucket(there, lock, progress=Silent(), remembered=known)
+        return known.count, len(findings)
+
+    files = sum(len(model.files) for model in lock.models)
+    assert looked() == (0, 0)
+    assert looked() == (files, 0)
+    _flip(there.root / f"models--org--large/snapshots/{lock.models[0].revision}/model.safetensors")
+    assert looked() == (files - 1, 1)
+    assert looked(deep=True) == (0, 1)
+
+
+def _disk(sys: Path, at: str, *, removable: str, partition: bool) -> int:
+    """A disk as the kernel shows it below /sys, with the number 8:16; or 8:17, its partition."""
+    folder = sys / "devices" / at / "block" / "sdb"
+    (folder / "sdb1").mkdir(parents=True)
+    (folder / "removable").write_text(f"{removable}\n")
+    (sys / "dev" / "block").mkdir(parents=True)
+    (sys / "dev" / "block" / "8:17").symlink_to(folder / "sdb1")
+    (sys / "dev" / "block" / "8:16").symlink_to(folder)
+    return os.makedev(8, 17 if partition else 16)
+
+
+@pytest.mark.parametrize("partition", [False, True])
+@pytest.mark.parametrize(
+    ("at", "removable", "exchangeable"),
+    [("pci0/ata1", "0", False), ("pci0/ata1", "1", True), ("pci0/usb2/2-1", "0", True)],
+)
+def test_a_disk_that_can_be_pulled_out_is_known(
+    tmp_path: Path, at: str, removable: str, exchangeable: bool, partition: bool
+) -> None:
+    device = _disk(tmp_path, at, removable=removable, partition=partition)
+    assert is_exchangeable(device, sys=tmp_path) is exchangeable
+    with (tmp_path / "file").open("wb") as file:
+        assert stamp_of(file.fileno(), sys=tmp_path) is not None
+
+
+@needs_mounts
+def test_a_medium_that_cannot_be_written_to_is_read_each_time(
+    lock: Lock, store: BlobFolder, record: Path, tmp_path: Path
+) -> None:
+    """A disc and its copy show the same times and inodes."""
+    with mounted(tmp_path / "disc", "-o", "bind,ro", str(store.root)) as disc:
+        for _ in range(2):
+            assert _verified(lock, BlobFolder(disc), record) == (0, [])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ssl import SSLContext
 from urllib.parse import quote, urlencode, urlsplit
 
+from sie_testing.faults import Fault, answered, due
 from sie_testing.web import Answer, Request, serving
 
 _OF_ONE_HOP = {"connection", "keep-alive", "transfer-encoding"}
@@ -18,12 +19,14 @@ class Front:
     upstream: `http://HOST:PORT` of the store.
     refusals: what the next requests are answered in its place, first to last.
     methods: which requests are refused; empty is every one.
+    faults: what goes wrong with which paths, for as long as it stands here.
     seen: method and path of each request, and who it says it is.
     """
 
     upstream: str
     refusals: list[Answer] = field(default_factory=list)
     methods: tuple[str, ...] = ()
+    faults: tuple[Fault, ...] = ()
     seen: list[tuple[str, str, str]] = field(default_factory=list)
 
     def answer(self, request: Request) -> Answer:
@@ -31,7 +34,8 @@ class Front:
         body = request.body.read()
         if self.refusals and (not self.methods or request.method in self.methods):
             return self.refusals.pop(0)
-        return self._passed_on(request, body)
+        met = due(self.faults, method=request.method, path=request.path)
+        return answered(lambda: self._passed_on(request, body), met, has_token=True, is_file=True)
 
     def _passed_on(self, request: Request, body: bytes) -> Answer:
         place = urlsplit(self.upstream)

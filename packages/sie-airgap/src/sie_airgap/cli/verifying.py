@@ -20,7 +20,7 @@ from sie_airgap.cli.crossing import tell_notes
 from sie_airgap.cli.guarding import Guard, trust_options
 from sie_airgap.cli.registries import full_names_option, opened_registry
 from sie_airgap.failures import Drift, Expected, Misused, raise_all
-from sie_airgap.mirror.adoption import adopt, verify_manifests
+from sie_airgap.mirror.adoption import adopt
 from sie_airgap.mirror.current import lock_in_bucket
 from sie_airgap.progress import counted, sized
 from sie_airgap.proof.serving import served_models
@@ -29,6 +29,7 @@ from sie_airgap.store.blobs import SIGNATURES_NAME, BlobFolder, lock_of, read_lo
 from sie_airgap.trust.files import merged, read_envelope, sealed_in_bucket
 from sie_airgap.trust.judging import Sealed
 from sie_airgap.verifying.bucket import verify_bucket
+from sie_airgap.verifying.manifests import verify_manifests
 from sie_airgap.verifying.media import verify_media
 from sie_airgap.verifying.registry import verify_registry
 from sie_airgap.verifying.remembered import Remembered, record_of
@@ -36,6 +37,7 @@ from sie_airgap.verifying.serving import callable_models, differences
 from sie_airgap.verifying.store import verify_store
 from sie_core.artifacts.lock import CURRENT_FILE, Lock, lock_digest
 from sie_core.artifacts.store import Destination, Store
+from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.transfer import read
 
 _REGISTRIES, _SERVERS = ("oci://", "oci+http://"), ("http://", "https://")
@@ -111,18 +113,21 @@ def verify(
     elif "://" in first:
         store = bucket(first, endpoint=endpoint, region=region)
         if lock is None and read(store, CURRENT_FILE) is None:
-            _verify_manifests(store, console)
+            _verify_manifests(store, _known(store, deep=deep), console)
             return
-        findings = verify_bucket(store, lock, progress=console.progress)
+        known = _known(store, deep=deep)
+        findings = verify_bucket(store, lock, progress=console.progress, remembered=known)
+        said += _not_read(known)
+        more |= _remembered(known)
         there = lock or lock_in_bucket(store)
         findings += guard.findings(lambda: guard.check_lock(there, sealed_in_bucket(store, there), where=store.url))
     elif len(what) == 1 and is_store(Path(first)):
         folder = BlobFolder(Path(first))
         there = lock or lock_of(folder)
-        known = Remembered(record_of(state_folder(), folder.root), deep=deep, now_ns=time.time_ns())
+        known = _recorded([folder.root], deep=deep)
         findings = verify_store(there, folder, progress=console.progress, remembered=known)
-        more["remembered"] = known.count
         said += _not_read(known)
+        more |= _remembered(known)
         findings += guard.findings(lambda: guard.check(folder, there))
     else:
         media = read_media([Path(one) for one in what])
@@ -146,11 +151,24 @@ def _check_meaning(what: Sequence[str], *, write_manifest: bool, dry_run: bool, 
         raise Misused("--full-names is for a registry: oci://HOST/PATH")
 
 
+def _recorded(places: Sequence[Path], *, deep: bool) -> Remembered:
+    return Remembered(record_of(state_folder(), *places), deep=deep, now_ns=time.time_ns())
+
+
+def _known(store: Store, *, deep: bool) -> Remembered:
+    """Of a bucket on this disk what was read before; of another nothing, whatever its server says of it."""
+    return _recorded([store.root], deep=deep) if isinstance(store, LocalStore) else Remembered()
+
+
+def _remembered(known: Remembered) -> dict[str, object]:
+    return {"remembered": known.count}
+
+
 def _not_read(known: Remembered) -> str:
     if not known.count:
         return ""
-    blobs = f"{counted(known.count, 'blob')} of it, {sized(known.size_bytes)}"
-    return f"; {blobs}, read before and not written to since: `--deep` reads them again"
+    files = f"{counted(known.count, 'file')} of it, {sized(known.size_bytes)}"
+    return f"; {files}, read before and not written to since: `--deep` reads them again"
 
 
 def _needed(lock: Lock | None, lock_path: Path | None, what: str) -> tuple[Lock, Path]:
@@ -192,11 +210,12 @@ def _media(media: Media, lock: Lock | None, guard: Guard, console: Console) -> l
     return findings + guard.findings(lambda: guard.check(media, media.lock))
 
 
-def _verify_manifests(store: Store, console: Console) -> None:
+def _verify_manifests(store: Store, known: Remembered, console: Console) -> None:
     """A bucket without a lock."""
-    raise_all(verify_manifests(store, progress=console.progress))
+    raise_all(verify_manifests(store, progress=console.progress, remembered=known))
     text = f"{store.url}: every byte is what its manifests say; there is no lock that says what they should be"
-    console.data(text, {"verified": [store.url], "findings": 0, "lock": None})
+    facts = {"verified": [store.url], "findings": 0, "lock": None, **_remembered(known)}
+    console.data(text + _not_read(known), facts)
 
 
 def _sealed_beside(lock_path: Path) -> list[Sealed]:

@@ -7,7 +7,6 @@ not whole, or not what it should be, is told and left as it is; the others are a
 read again, so that a second run goes on where the first one stopped.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sie_airgap.failures import Expected, Incomplete
@@ -16,11 +15,11 @@ from sie_airgap.mirror.weights import refuse_older, seal
 from sie_airgap.progress import Progress, Task
 from sie_core.artifacts import handfilled, hf_layout, survey
 from sie_core.artifacts.digest import CHUNK_BYTES
-from sie_core.artifacts.errors import NotThere, TransferError, TrustError
+from sie_core.artifacts.errors import NotThere, TrustError
 from sie_core.artifacts.handfilled import Piece, Pieces
 from sie_core.artifacts.hashing import Hashing
 from sie_core.artifacts.lock import Lock, LockedModel
-from sie_core.artifacts.manifest import FileEntry, Manifest, decode_manifest, encode_manifest
+from sie_core.artifacts.manifest import FileEntry, Manifest, encode_manifest
 from sie_core.artifacts.store import Destination, Store
 from sie_core.artifacts.transfer import read, write
 from sie_core.artifacts.uploading import upload_ref
@@ -190,63 +189,7 @@ def _write(store: PatientBucket, one: Adopted) -> None:
     upload_ref(store, one.manifest)
 
 
-def verify_manifests(store: Store, *, progress: Progress) -> list[Expected]:
-    """Every byte of a bucket that has manifests and no lock: all that was adopted.
-
-    Raises `Incomplete` for a bucket without any model.
-    """
-    findings: list[Expected] = []
-    manifests: list[Manifest] = []
-    for repo in survey.models_in(store):
-        try:
-            manifests.append(_manifest_of(store, repo))
-        except (TransferError, TrustError) as error:
-            if isinstance(error, TransferError) and error.transient:
-                raise
-            findings.append(error)
-    if not manifests and not findings:
-        raise Incomplete(f"no models are in {store.url}", hint="look at the URL's prefix")
-    with progress.task("verify", sum(manifest.size_bytes for manifest in manifests)) as task:
-        for manifest in manifests:
-            findings += _differences(store, manifest, task)
-    return findings
-
-
-def _manifest_of(store: Store, repo: ModelId) -> Manifest:
-    revision = survey.main_of(store, repo)
-    data = None if revision is None else read(store, hf_layout.manifest_file(repo, revision))
-    if revision is None or data is None:
-        raise NotThere(
-            f"`{repo}` in {store.url} has no manifest: nothing says what its bytes should be",
-            hint=f"`sie-airgap verify {store.url} --write-manifest` adopts it, with `--lock airgap.lock` as locked",
-        )
-    try:
-        return decode_manifest(data)
-    except ValueError as error:
-        where = f"{store.url.rstrip('/')}/{hf_layout.manifest_file(repo, revision)}"
-        raise TrustError("a manifest cannot be read", where=where, want="a manifest", have=str(error)) from error
-
-
-def _differences(store: Store, manifest: Manifest, task: Task) -> Iterator[Expected]:
-    for entry in manifest.files:
-        name = hf_layout.snapshot_file(manifest.repo, manifest.revision, entry.path)
-        task.at(f"{manifest.repo} {entry.path}")
-        try:
-            have, _ = _hashed(store, Piece(entry.path, name, entry.size_bytes, ""), task)
-        except NotThere:
-            yield NotThere(f"`{entry.path}` of `{manifest.repo}` is not in {store.url}", hint=_COPY_AGAIN)
-            continue
-        if have != entry:
-            yield TrustError(
-                f"`{entry.path}` of `{manifest.repo}` is not what its manifest says",
-                where=f"{store.url.rstrip('/')}/{name}",
-                want=_told(entry),
-                have=_told(have),
-                hint=_COPY_AGAIN,
-            )
-
-
-_COPY_AGAIN = (
+COPY_AGAIN = (
     "copy it there again from where it came; `aws s3 sync` leaves a file of the same length alone, so remove it first"
 )
 
@@ -264,7 +207,7 @@ def _altered(store: Store, pieces: Pieces, have: FileEntry, want: FileEntry, pie
         where=f"{store.url.rstrip('/')}/{piece.name}",
         want=_told(want),
         have=_told(have),
-        hint=_COPY_AGAIN,
+        hint=COPY_AGAIN,
     )
 
 
@@ -274,7 +217,7 @@ def _contradicted(store: Store, pieces: Pieces, piece: Piece, noted: str, ids: f
         where=f"{store.url.rstrip('/')}/{piece.name}",
         want=noted,
         have=" or ".join(sorted(ids, key=len)),
-        hint=_COPY_AGAIN,
+        hint=COPY_AGAIN,
     )
 
 

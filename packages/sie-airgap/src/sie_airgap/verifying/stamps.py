@@ -8,8 +8,6 @@ and `verify --deep` reads everything.
 import msgspec
 from msgspec import Struct
 
-from sie_core.artifacts.digest import Digest
-
 SETTLED_NS = 2_000_000_000
 """A file is not remembered sooner after it was written: within one tick of a clock it could change unseen."""
 _COARSE_NS = 1_000_000
@@ -34,14 +32,14 @@ class Stamp(Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Record(Struct, frozen=True, forbid_unknown_fields=True):
     version: int
-    files: dict[Digest, Stamp]
+    files: dict[str, Stamp]
 
 
-def encode_stamps(files: dict[Digest, Stamp]) -> bytes:
+def encode_stamps(files: dict[str, Stamp]) -> bytes:
     return msgspec.json.encode(_Record(_VERSION, files), order="sorted")
 
 
-def decode_stamps(data: bytes) -> dict[Digest, Stamp]:
+def decode_stamps(data: bytes) -> dict[str, Stamp]:
     """Nothing for what cannot be read: then everything is read again."""
     try:
         record = msgspec.json.decode(data, type=_Record)

@@ -43,7 +43,7 @@ def _blob(store: BlobFolder, content: Content, remembered: Remembered, task: Tas
         with store.open(content.digest) as stream:
             before = stamp_of(stream.fileno())
             if remembered.holds(content.digest, before):
-                task.advance(before.size_bytes)
+                task.advance(content.size_bytes)
                 return None
             while chunk := stream.read(CHUNK_BYTES):
                 running.update(chunk)
