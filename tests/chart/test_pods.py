@@ -95,6 +95,19 @@ def test_every_program_takes_the_values_that_the_chart_sets(render, containers, 
             assert settings.local_cache == settings.hf_home / "hub", where
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"), [("50Gi", 51_002_736_640), ("1.5T", 1_425_000_000_000), ("1000000", 950_000)]
+)
+def test_workers_make_room_before_the_kubelet_would_evict_them(render, containers, size, expected):
+    objects = render("guide.yaml", workers={"common": {"cacheStorageSize": size}})
+    of_workers = [each for where, each in containers(objects) if each["name"] in ("worker", "weights")]
+
+    assert of_workers
+    for container in of_workers:
+        env = {variable["name"]: variable.get("value", "from-a-secret") for variable in container["env"]}
+        assert load(ServeSettings, env=env).value.local_cache_bytes == expected
+
+
 @pytest.mark.parametrize("program", [*COMMANDS])
 def test_every_program_has_the_command_that_the_chart_gives_it(render, containers, program):
     given = {

@@ -77,6 +77,18 @@
 {{- trimPrefix "file://" .Values.workers.common.clusterCache.url | trimSuffix "/" -}}
 {{- end -}}
 
+{{/* What workers may fill of their local cache: a twentieth less than its volume, at whose limit the kubelet evicts. */}}
+{{- define "sie.localCacheBytes" -}}
+{{- $size := toString .Values.workers.common.cacheStorageSize -}}
+{{- $unit := regexFind "[KMGTP]i?$" $size -}}
+{{- $bytes := float64 (trimSuffix $unit $size) -}}
+{{- $times := ternary 1024.0 1000.0 (hasSuffix "i" $unit) -}}
+{{- range until (get (dict "K" 1 "M" 2 "G" 3 "T" 4 "P" 5) (trimSuffix "i" $unit) | default 0 | int) }}
+{{- $bytes = mulf $bytes $times -}}
+{{- end -}}
+{{- printf "%.0f" (floor (mulf $bytes 0.95)) -}}
+{{- end -}}
+
 {{/* A worker's environment, less extraEnv. Takes (list $ name pool). */}}
 {{- define "sie.workerEnv" -}}
 {{- $root := index . 0 -}}
@@ -101,6 +113,7 @@
 {{- end }}
 - {name: HF_HOME, value: {{ $common.hfCache.home | quote }}}
 - {name: SIE_LOCAL_CACHE, value: {{ printf "%s/hub" (trimSuffix "/" $common.hfCache.home) | quote }}}
+- {name: SIE_LOCAL_CACHE_BYTES, value: {{ include "sie.localCacheBytes" $root | quote }}}
 {{ include "sie.hubEnv" $root }}
 {{- include "sie.cacheEnv" $root }}
 {{ include "sie.sharedEnv" $root }}

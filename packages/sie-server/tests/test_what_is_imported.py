@@ -129,7 +129,7 @@ def load(spec, folder, *, when_imported, **more):
     raise build.LoadError("enough")
 
 build.load = load
-app.Sources.snapshot = lambda self, spec, tell: type("Found", (), {"folder": None})
+app.Sources.snapshot = lambda self, spec, tell, take: type("Found", (), {"folder": None})
 print(app.run(settings.ServeSettings(models=(next(iter(Catalog.shipped().specs)),), port=0), started_s=0.0), imported)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=without_ci())

@@ -26,6 +26,7 @@ from sie_core.settings import SettingsError
 from sie_server import __version__, machine, weights
 from sie_server.engine.engine import Engine, Limits
 from sie_server.engine.residency import Failed, Load, Made, Resident, Say, State
+from sie_server.local_cache import Holds
 from sie_server.models.calls import LoadError, Take
 from sie_server.observability import EVENT_LOADING, EVENT_MODEL_FAILED, EVENT_READY
 from sie_server.settings import ServeSettings
@@ -145,10 +146,12 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     sources = Sources.of(settings)
     news = News(kept, gives_up=settings.cluster_cache is None, as_json=settings.log_json, started_s=started_s)
     imported = threading.Event()
-    make = maker(settings, sources, when_imported=imported.set)
+    make = maker(settings, sources, when_imported=imported.set, when_evicted=lambda model: engine.count_evicted(model))
     at_most = limits(settings, hardware)
     engine = Engine(make, limits=at_most, kept=kept, on_change=news.changed, measure=hardware.taken_bytes)
     begun = [spec for model in kept if (spec := catalog.find(model)) is not None]
+    if len(begun) > 1:  # none of them goes for another one
+        sources.keep(begun)
     for spec in begun:
         engine.residency.begin(spec)
     if begun:
@@ -252,25 +255,40 @@ def cpu_name() -> str:
         return os.uname().machine
 
 
-def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[[], object]) -> Load:
+def maker(
+    settings: ServeSettings,
+    sources: Sources,
+    *,
+    when_imported: Callable[[], object],
+    when_evicted: Callable[[str], object] = lambda model: None,
+) -> Load:
     """What the engine loads models by: files that are verified, then a graph built of them.
 
-    `when_imported`: called when a load needs the interpreter no more, or waits for somebody, or failed.
+    Args:
+        when_imported: called when a load needs the interpreter no more, or waits for somebody, or failed.
+        when_evicted: told of each model whose files have gone from the local cache; from any thread.
     """
     streams, threads = streams_of(cores())
 
     def make(spec: ModelSpec, say: Say, take: Take) -> Made:
-        told = Told(settings.log_json)
+        holds = Holds(settings.cache_folder)
 
-        def tell(state: weights.State) -> None:
-            when_imported()
-            told(state)
-            say(described(state))
+        def files_of(spec: ModelSpec, say: Say) -> weights.Snapshot:
+            told = Told(settings.log_json)
+
+            def tell(state: weights.State) -> None:
+                when_imported()
+                told(state)
+                say(described(state))
+                if state.evicted is not None:
+                    when_evicted(state.evicted)
+
+            return sources.snapshot(spec, tell, holds.take)
 
         try:
-            snapshot = sources.snapshot(spec, tell)
+            snapshot = files_of(spec, say)
             base, labels_base = (
-                None if source is None else sources.snapshot(ModelSpec(source.repo, source), tell)
+                None if source is None else files_of(ModelSpec(source.repo, source), say)
                 for source in (spec.base, spec.labels_base)
             )
             say("")
@@ -289,20 +307,25 @@ def maker(settings: ServeSettings, sources: Sources, *, when_imported: Callable[
                 when_imported=when_imported,
                 take=take,
             )
+        except BaseException:
+            holds.release()
+            raise
         finally:
             when_imported()
+        holds.loaded()
 
         def add_lora(variant: str, take: Take) -> None:
             lora = spec.variants[variant].lora
             if lora is None:
                 raise LoadError(f"variant `{variant}` of `{spec.id}` has no LoRA")
-            files = sources.snapshot(ModelSpec(lora.repo, Source(lora.repo, lora.revision)), Told(settings.log_json))
+            files = files_of(ModelSpec(lora.repo, Source(lora.repo, lora.revision)), lambda note: None)
             model.add_lora(variant, files.folder, take)
+            holds.loaded()
 
         parts = [one for one in (snapshot, base, labels_base) if one is not None]
         verified = all(one.verified for one in parts)
         adopted = not verified and all(one.standing != "unverified" for one in parts)
-        return Made(model, snapshot.manifest.revision, verified, add_lora, adopted)
+        return Made(model, snapshot.manifest.revision, verified, add_lora, adopted, holds.release)
 
     return make
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.catalog.catalog import Catalog
-from sie_core.catalog.spec import ModelSpec
 from sie_server.engine.residency import PROBE_S
+from sie_server.local_cache import Holds
 from sie_server.settings import ServeSettings
-from sie_server.sources import Sources, check_offered
+from sie_server.sources import Sources, check_offered, parts_of
 from sie_server.telling import Told, complain, megabytes
 
 
@@ -30,7 +30,10 @@ def fetch(settings: ServeSettings, *, sleep: Callable[[float], None] = time.slee
     sources, catalog = Sources.of(settings), Catalog.shipped()
     check_offered(settings, catalog)
     signal.signal(signal.SIGTERM, _ended)  # as process 1 of a container it would not end by default
-    steps = [partial(_fetch, model, sources, catalog) for model in settings.models] or [partial(_look, sources)]
+    holds = Holds(settings.cache_folder)  # what was fetched first must not go for what comes after it
+    sources.keep(spec for model in settings.models if (spec := catalog.find(model)))
+    steps = [partial(_fetch, model, sources, catalog, holds) for model in settings.models]
+    steps = steps or [partial(_look, sources)]
     for step in steps:
         code = _until_it_works(step, sources, sleep)
         if code != 0:
@@ -52,14 +55,14 @@ def listing(settings: ServeSettings) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
 
 
-def _fetch(model: str, sources: Sources, catalog: Catalog) -> None:
+def _fetch(model: str, sources: Sources, catalog: Catalog, holds: Holds) -> None:
     spec = catalog.find(model)
     if spec is None:  # the config service may know it; the worker asks for it then
         _say(f"`{model}` is not in the catalog of this version; the worker fetches it once it is told what it is")
         return
-    for part in (spec, *(ModelSpec(base.repo, base) for base in spec.bases)):
+    for part in parts_of(spec):
         started_s, told = time.monotonic(), Told(as_json=False)
-        snapshot = sources.snapshot(part, told)
+        snapshot = sources.snapshot(part, told, holds.take)
         manifest = snapshot.manifest
         size, seconds = megabytes(manifest.size_bytes), time.monotonic() - started_s
         came = f"fetched in {seconds:.1f} s" if told.anything else "was there"

@@ -24,6 +24,7 @@ MEMORY_BUDGET: Final = "sie_memory_budget_bytes"
 LOADS_WAITING: Final = "sie_model_loads_waiting"
 EVICTED: Final = "sie_models_evicted_total"
 SPLITS: Final = "sie_oom_batch_splits"
+FILES_EVICTED: Final = "sie_local_cache_evictions_total"
 DEVICE_SECONDS: Final = "sie_device_seconds_total"
 LOAD_SECONDS: Final = "sie_model_load_seconds"
 LOAD_FAILURES: Final = "sie_model_load_failures"
@@ -68,6 +69,9 @@ class Metrics:
         self.budget = Gauge(MEMORY_BUDGET, "What all models together may hold.")
         self.loads_waiting = Gauge(LOADS_WAITING, "Loads that wait for memory.")
         self.evicted = Counter(EVICTED, "Models unloaded to make room, or because nobody used them.", ("model",))
+        self.files_evicted = Counter(
+            FILES_EVICTED, "Models removed from the local cache, on the disk, to make room.", ("model",)
+        )
         self.device_seconds = Counter(DEVICE_SECONDS, "Time that device threads spent on a model.", ("model",))
         self.splits = Counter(SPLITS, "Batches run again in halves for want of memory.", ("model",))
         self.load_seconds = Gauge(LOAD_SECONDS, "How long the last load took.", ("model",))

@@ -27,6 +27,12 @@ class ServeSettings:
     """Folder that holds the models on this machine, in the hub's cache layout. Unset: `hub` in the folder of
     `HF_HOME`, else `~/.cache/huggingface/hub`."""
 
+    local_cache_bytes: int | None = setting("SIE_LOCAL_CACHE_BYTES", None, least=1)
+    """Most bytes that models fetched into the local cache may take on its disk together. One that does not fit has
+    others removed, those that were never loaded first, then those loaded longest ago. What any process that shares the
+    folder has loaded, is loading or fetching, or names in `SIE_PRELOAD_MODELS`, stays. Unset: as much as the disk has,
+    less a hundredth of it or 1 GiB, whichever is less. The disk's end counts either way."""
+
     host: str = setting("SIE_SERVER_HOST", "127.0.0.1")
     """Address to listen on. The default takes calls from this machine only; the chart sets `0.0.0.0`."""
 

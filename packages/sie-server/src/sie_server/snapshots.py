@@ -101,6 +101,35 @@ def publish(cache: Path, manifest: Manifest, incoming: Path) -> Path:
     return snapshot
 
 
+def withdraw(model: Path, commit: str) -> Path:
+    """Make a snapshot one that is not there, at once and whatever happens then. Its files, which are to be removed.
+
+    What is left where a process is killed before they are gone is among what had half arrived.
+    """
+    leaving = model / ".incoming" / f"{commit}.evicted"
+    shutil.rmtree(leaving, ignore_errors=True)
+    leaving.parent.mkdir(exist_ok=True)
+    (model / "snapshots" / commit).rename(leaving)
+    for kind in ("manifests", "unverified", "trees"):
+        (model / kind / f"{commit}.json").unlink(missing_ok=True)
+    shutil.rmtree(model / ".no_exist" / commit, ignore_errors=True)
+    for ref in (model / "refs").rglob("*"):
+        if ref.is_file() and ref.read_bytes().strip() == commit.encode():
+            ref.unlink()
+    return leaving
+
+
+def allocated_bytes(folder: Path, *, linked: bool = True) -> int:
+    """What the files of a folder take on the disk; `linked`: those too that have another name elsewhere."""
+    found = 0
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            with suppress(FileNotFoundError):  # it has just got its name
+                about = (Path(parent) / file).lstat()
+                found += about.st_blocks * 512 if linked or about.st_nlink == 1 else 0
+    return found
+
+
 @contextmanager
 def one_process(cache: Path, repo: ModelId, when_taken: Callable[[], None]) -> Iterator[None]:
     """Held while a model is fetched; the kernel lets go of it when the process ends in whatever way.
@@ -108,12 +137,24 @@ def one_process(cache: Path, repo: ModelId, when_taken: Callable[[], None]) -> I
     Args:
         when_taken: called once where another process holds it, before waiting for that.
     """
-    path = cache / ".sie" / f"{cache_folder(repo)}.lock"
+    with locked(lock_file(cache, cache_folder(repo)), when_taken):
+        yield
+
+
+def lock_file(cache: Path, model: str) -> Path:
+    """`model`: the name of its folder."""
+    return cache / ".sie" / f"{model}.lock"
+
+
+@contextmanager
+def locked(path: Path, when_taken: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """The one who has the file to itself; it is empty at first."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
+    with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             when_taken()
             fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
         yield

@@ -5,7 +5,7 @@ none of them.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -27,6 +27,7 @@ from sie_core.ids import ModelId, nearest
 from sie_core.settings import SettingsError
 from sie_server import weights
 from sie_server.bucket import models_in, read_pin
+from sie_server.local_cache import Holds
 from sie_server.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Sources:
     Attributes:
         hub: makes its client, when the cache lacks something; None: the hub is not asked.
         pinned: digest of the lock whose commits are served; None: what the bucket's refs say.
+        budget_bytes: the most that the local cache may hold; None: what its disk does.
     """
 
     cache: Path
@@ -105,9 +107,11 @@ class Sources:
     hub: "Callable[[], Hub] | None"
     pinned: Digest | None
     require_verified: bool
+    budget_bytes: int | None = None
 
     def __post_init__(self) -> None:
         self._mutex = Mutex()
+        self._kept = Holds(self.cache)
         self._pin: Lock | None = None
 
     @classmethod
@@ -129,7 +133,8 @@ class Sources:
                 hint="the lock is read from the bucket: set its URL",
             )
         hub = partial(_hub, settings) if settings.asks_hub else None
-        return cls(settings.cache_folder, cluster, hub, pinned, settings.cluster_cache_require_verified)
+        required, budget_bytes = settings.cluster_cache_require_verified, settings.local_cache_bytes
+        return cls(settings.cache_folder, cluster, hub, pinned, required, budget_bytes)
 
     def pin(self) -> Lock | None:
         """The lock whose commits are served: from the local cache, else from the bucket, and then kept here.
@@ -148,14 +153,14 @@ class Sources:
     def _pin_here(self) -> Lock | None:
         return None if self.pinned is None else read_pin(LocalStore(self.cache), self.pinned)
 
-    def snapshot(self, spec: ModelSpec, tell: weights.Progress) -> weights.Snapshot:
-        """The model's files, verified; waits for what passes by itself.
+    def snapshot(self, spec: ModelSpec, tell: weights.Progress, take: weights.Take) -> weights.Snapshot:
+        """The model's files, verified; waits for what passes by itself. `take` is told of them before they can go.
 
         Raises `TransferError` or `TrustError`.
         """
         patience = _Patience(tell, most=None if self.cluster is not None else ATTEMPTS_ALONE)
         pin = weights.keep_trying(self.pin, spec.id, progress=patience.tell, sleep=patience.sleep)
-        if self.cluster is None and (found := weights.find(spec, self.cache)) is not None:
+        if self.cluster is None and (found := weights.find(spec, self.cache, take=take)) is not None:
             return found
         return weights.ensure(
             spec,
@@ -164,9 +169,17 @@ class Sources:
             hub=self.hub() if self.hub is not None else None,
             pin=pin,
             require_verified=self.require_verified,
+            budget_bytes=self.budget_bytes,
+            take=take,
             progress=patience.tell,
             sleep=patience.sleep,
         )
+
+    def keep(self, specs: Iterable[ModelSpec]) -> None:
+        """What is here of these models stays while this process runs, whether or not it has come to use it."""
+        for part in (part for spec in specs for part in parts_of(spec)):
+            if (snapshot := self.here(part)) is not None:
+                self._kept.take(snapshot.manifest.repo, snapshot.manifest.revision)
 
     def in_bucket(self) -> tuple[ModelId, ...]:
         """The models in the bucket; none without one. Raises as `snapshot` does, and when it cannot be read."""
@@ -185,6 +198,11 @@ class Sources:
             )
         except NotThere:  # the lock is not here yet, or does not name the model
             return None
+
+
+def parts_of(spec: ModelSpec) -> list[ModelSpec]:
+    """A model, and those that it is built on."""
+    return [spec, *(ModelSpec(base.repo, base) for base in spec.bases)]
 
 
 def check_offered(settings: ServeSettings, catalog: Catalog) -> None:

@@ -13,6 +13,9 @@ EVERY_S = 10.0
 """A line this often while something is being fetched; a terminal's scroll-back is not a progress bar."""
 
 
+_EACH = ("waiting", "evicted")  # each of these is news
+
+
 def complain(message: str, hint: str | None) -> None:
     """An error as every command of ours writes it."""
     print(f"error: {message}" + (f"\n\nhint: {hint}" if hint else ""), file=sys.stderr, flush=True)
@@ -44,7 +47,7 @@ class Told:
 
     def __call__(self, state: State) -> None:
         self.anything = self.anything or state.step != "unverified"
-        is_due = state.step != self._step or state.step == "waiting" or self._clock() - self._said_s >= EVERY_S
+        is_due = state.step != self._step or state.step in _EACH or self._clock() - self._said_s >= EVERY_S
         if is_due:
             self._step, self._said_s = state.step, self._clock()
             if self._as_json:

@@ -13,6 +13,7 @@ wrong digest, no space) is raised at once. `sie_core.artifacts.transfer` moves t
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from random import SystemRandom
 from typing import TYPE_CHECKING, Literal, TypeVar
@@ -31,6 +32,8 @@ from sie_core.catalog.spec import ModelSpec
 from sie_core.ids import ModelId, Revision, parse_revision
 from sie_server import handfilled, snapshots
 from sie_server.bucket import InBucket, adopts, missing, models_in
+from sie_server.eviction import Kept
+from sie_server.local_cache import Coming, make_room
 
 if TYPE_CHECKING:  # it brings a client for HTTP along, which a cache that is whole has no use for
     from sie_core.artifacts.stores.hub import Hub
@@ -64,24 +67,35 @@ class State(Struct, frozen=True):
 
     Attributes:
         step: `locked`: another process of this machine is fetching it; `fetching`; `waiting`: for somebody
-            who does not answer, until `retry_in_s` have passed; `unverified`: it is here, and nothing vouches for it.
+            who does not answer, until `retry_in_s` have passed; `evicted`: another one has gone from the local cache
+            to make room; `unverified`: it is here, and nothing vouches for it.
         message: one readable line.
         done_bytes: of `total_bytes`, here and verified or on their way; 0 of 0 before it is known.
+        evicted: the model that has gone.
     """
 
     model: ModelId
-    step: Literal["locked", "fetching", "waiting", "unverified"]
+    step: Literal["locked", "fetching", "waiting", "evicted", "unverified"]
     message: str
     done_bytes: int = 0
     total_bytes: int = 0
     retry_in_s: float | None = None
+    evicted: str | None = None
 
 
 Progress = Callable[[State], None]
 
 
+Take = Callable[[ModelId, Revision], None]
+"""Told what is about to be used, before the last look at whether it is there (`local_cache.Holds.take`)."""
+
+
 def no_progress(state: State) -> None:
     """For callers who show none."""
+
+
+def not_held(repo: ModelId, revision: Revision) -> None:
+    """For callers beside whom nobody evicts."""
 
 
 def ensure(
@@ -92,6 +106,8 @@ def ensure(
     hub: "Hub | None" = None,
     pin: Lock | None = None,
     require_verified: bool = False,
+    budget_bytes: int | None = None,
+    take: Take = not_held,
     progress: Progress = no_progress,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Snapshot:
@@ -104,6 +120,8 @@ def ensure(
         pin: the lock whose commits are served. None: the cluster cache's `refs/main`; without a cluster
             cache the commit that the spec names, else the hub's `main`.
         require_verified: whether what no manifest vouches for, and what was only adopted, is refused. With a pin it is.
+        budget_bytes: the most that the cache may hold; None: what its disk does.
+        take: nothing that it was told of is evicted from then on.
         progress: told what is being done; may raise to end the attempt.
         sleep: waits; may raise to end the attempt.
 
@@ -111,7 +129,7 @@ def ensure(
         TransferError: it is nowhere (`NotThere`), may not be read, or does not fit on the disk.
         TrustError: what came, or the manifest it came with, is not what was locked.
     """
-    wanted = _Wanted(spec, cache, cluster, hub, pin, require_verified)
+    wanted = _Wanted(spec, cache, cluster, hub, pin, require_verified, budget_bytes, take)
     return keep_trying(lambda: wanted.found() or wanted.fetched(progress), spec.id, progress=progress, sleep=sleep)
 
 
@@ -122,12 +140,13 @@ def find(
     cluster: Store | None = None,
     pin: Lock | None = None,
     require_verified: bool = False,
+    take: Take = not_held,
 ) -> Snapshot | None:
     """The snapshot in the cache that `ensure` would take, when it is complete. Nobody else is asked.
 
     Raises `NotThere` for a model that the lock does not name.
     """
-    wanted = _Wanted(spec, cache, cluster, None, pin, require_verified)
+    wanted = _Wanted(spec, cache, cluster, None, pin, require_verified, None, take)
     return wanted.found() or wanted.kept()
 
 
@@ -169,6 +188,8 @@ class _Wanted(Struct, frozen=True):
     hub: "Hub | None"
     pin: Lock | None
     require_verified: bool
+    budget_bytes: int | None
+    take: Take
 
     @property
     def repo(self) -> ModelId:
@@ -185,13 +206,19 @@ class _Wanted(Struct, frozen=True):
             return None
         if manifest.adopted and self.require_verified:
             return None
-        return self._snapshot(manifest, verified=not manifest.adopted)
+        return self._held(self._snapshot(manifest, verified=not manifest.adopted))
 
     def kept(self) -> Snapshot | None:
         """In the cache, as it came from a bucket filled by hand that is still the one to ask."""
         revision = self._revision_here() if self._takes_unverified else None
         here = handfilled.kept(self.cache, self.repo, revision) if revision is not None else None
-        return None if here is None else self._snapshot(here[1], verified=False)
+        return None if here is None else self._held(self._snapshot(here[1], verified=False))
+
+    def _held(self, snapshot: Snapshot) -> Snapshot | None:
+        """None where it was evicted just before it was held."""
+        manifest = snapshot.manifest
+        self.take(manifest.repo, manifest.revision)
+        return snapshot if snapshots.has_all(self.cache, manifest) else None
 
     @property
     def _takes_unverified(self) -> bool:
@@ -233,9 +260,13 @@ class _Wanted(Struct, frozen=True):
                     raise
                 self._say_unverified(progress, f"its bucket could not be looked at: {error.message}")
                 return kept
-            if isinstance(what, Pieces):
-                return self._unverified(store, what, progress)
-            return self._filled(store, what, progress)
+            snapshot = (
+                self._unverified(store, what, progress)
+                if isinstance(what, Pieces)
+                else self._filled(store, what, progress)
+            )
+            self.take(snapshot.manifest.repo, snapshot.manifest.revision)
+            return snapshot
 
     def _origin(self) -> tuple[Store, Manifest | Pieces]:
         """Who has it, and what it consists of there."""
@@ -285,6 +316,8 @@ class _Wanted(Struct, frozen=True):
     def _unverified(self, store: Store, pieces: Pieces, progress: Progress) -> Snapshot:
         manifest = self._here(pieces)
         if manifest is None:
+            incoming = snapshots.incoming(self.cache, pieces.repo, pieces.revision, pieces.listing)
+            self._make_room(pieces.revision, incoming, pieces.size_bytes, progress)
             counter = _Counter(self.spec.id, pieces.size_bytes, store.url, progress)
             manifest = handfilled.fetch(store, pieces, self.cache, counter)
         self._say_unverified(progress, f"nothing vouches for its {len(manifest.files)} files; {adopts(store)}")
@@ -298,6 +331,7 @@ class _Wanted(Struct, frozen=True):
         local = LocalStore(self.cache)
         incoming = snapshots.incoming_folder(self.cache, manifest)
         snapshots.adopt(self.cache, manifest)
+        self._make_room(manifest.revision, incoming, manifest.size_bytes, progress)
         counter = _Counter(self.spec.id, manifest.size_bytes, store.url, progress)
         fetch_snapshot(store, manifest, incoming, progress=counter)
         snapshots.publish(self.cache, manifest, incoming)
@@ -309,6 +343,21 @@ class _Wanted(Struct, frozen=True):
         write(local, hf_layout.ref_file(self.repo), hf_layout.ref_bytes(manifest.revision))
         local.delete(hf_layout.unverified_file(self.repo, manifest.revision))
         return self._snapshot(manifest, verified=not manifest.adopted)
+
+    def _make_room(self, revision: Revision, incoming: Path, size_bytes: int, progress: Progress) -> None:
+        """Raises `NoSpace` before anything has come. Others whom nobody uses go for it, and each is said."""
+
+        def evicted(gone: Kept) -> None:
+            used = "never loaded"
+            if gone.used_s is not None:
+                used = f"last used {datetime.fromtimestamp(gone.used_s, UTC):%Y-%m-%dT%H:%MZ}"
+            which = f"`{gone.name}`, commit {gone.commit[:12]} ({gone.size_bytes:,} bytes, {used}),"
+            message = f"{which} was removed from {self.cache} to make room for `{self.spec.id}`"
+            progress(State(self.spec.id, "evicted", message, evicted=gone.name))
+
+        here_bytes = snapshots.allocated_bytes(incoming)
+        coming = Coming(self.repo, revision, incoming, max(0, size_bytes - here_bytes), here_bytes)
+        make_room(self.cache, coming, self.budget_bytes, evicted)
 
 
 class _Counter:

@@ -25,17 +25,18 @@ class Counter:
     def add(self, *values: str, by: float = 1.0) -> None:
         self._values[values] = self._values.get(values, 0.0) + by
 
+    def replace(self, values: Mapping[tuple[str, ...], float]) -> None:
+        """Sets all at once, for what is counted elsewhere."""
+        self._values = dict(values)
+
     def lines(self) -> list[str]:
         return [f"{self.name}{_shown(self.labels, key)} {value:.15g}" for key, value in sorted(self._values.items())]
 
 
 class Gauge(Counter):
-    """A number that is set, by label values; `replace` sets all at once, so that what has gone is not shown."""
+    """A number that is set, by label values; what `replace` leaves out is not shown any more."""
 
     kind = "gauge"
-
-    def replace(self, values: Mapping[tuple[str, ...], float]) -> None:
-        self._values = dict(values)
 
 
 class Histogram:

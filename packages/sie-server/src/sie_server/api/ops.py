@@ -111,6 +111,7 @@ class Operations:
         metrics.predicted.replace(predicted)
         metrics.budget.replace({} if engine.room.budget_bytes is None else {(): engine.room.budget_bytes})
         metrics.loads_waiting.replace({(): engine.room.waiting})
+        metrics.files_evicted.replace({(model,): n for model, n in engine.files_evicted.copy().items()})
         metrics.load_seconds.replace({(one.spec.id,): one.load_s for one in residents})
         metrics.load_failures.replace(
             {(str(model), kind): n for (model, kind), n in engine.residency.failures.copy().items()}

@@ -10,6 +10,7 @@ each model that is unloaded: giving gigabytes back takes a while.
 """
 
 import asyncio
+import collections
 import logging
 import threading
 import time
@@ -97,6 +98,8 @@ class Engine:
         self.metrics = Metrics()
         self.clock = clock
         self.queued_tokens = 0
+        self.files_evicted = collections.Counter[str]()
+        self._counting = threading.Lock()
         self.room = Room(limits.memory_bytes, evict=self._evict, measure=measure, clock=clock)
         self.residency = Residency(load, room=self.room, queue=self._queue, kept=kept, on_change=on_change, clock=clock)
         self._executor = Executor(streams=limits.streams, deliver=self._deliver, clock=clock)
@@ -187,10 +190,16 @@ class Engine:
 
         def closed() -> None:
             machine.give_back()
+            resident.made.release()
             self.room.gone(resident)
             logger.info(EVENT_MODEL_UNLOADED, extra={"fields": {"model": resident.spec.id}})
 
         resident.scheduler.retire(closed)
+
+    def count_evicted(self, model: str) -> None:
+        """From any thread: the files of a model have gone from the local cache."""
+        with self._counting:
+            self.files_evicted[model] += 1
 
     def _evict(self, claims: Sequence[Claim]) -> None:
         """In any thread. Only the loop's knows which models are in use at this moment."""

@@ -42,12 +42,17 @@ def _no_loras(variant: str, take: Take) -> None:
     raise LoadError(f"variant `{variant}` has no LoRA")
 
 
+def _nothing_held() -> None:
+    """For models that are not made of files in the local cache."""
+
+
 class Made(Struct, frozen=True):
     """A model that was built, and which files it was made of: their commit, and whether a lock or the hub vouched for
     them.
 
     Attributes:
         adopted: what vouched for some of them was written from a bucket that had been filled by hand.
+        release: lets the local cache remove the files; called once the model is closed.
         add_lora: fetches the LoRA of a variant, claims what it takes and adds it to the model; blocks; raises what
             `failure_of` reads.
     """
@@ -57,6 +62,7 @@ class Made(Struct, frozen=True):
     verified: bool
     add_lora: Callable[[str, Take], None] = _no_loras
     adopted: bool = False
+    release: Callable[[], None] = _nothing_held
 
     @property
     def standing(self) -> str:
@@ -322,7 +328,12 @@ class Residency:
     def _throw_away(self, resident: Resident) -> None:
         """One that nobody has seen."""
         self._room.leaving(resident)
-        resident.scheduler.retire(lambda: self._room.gone(resident))
+
+        def closed() -> None:
+            resident.made.release()
+            self._room.gone(resident)
+
+        resident.scheduler.retire(closed)
 
     def _note(self, load: "_Load", since_s: float, note: str) -> None:
         with self._lock:
