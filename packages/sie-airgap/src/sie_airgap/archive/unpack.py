@@ -16,6 +16,7 @@ from sie_airgap.deltas.delta import ByRecipe
 from sie_airgap.deltas.recipes import OnBase, check_base
 from sie_airgap.failures import Drift, Expected, Incomplete, Partial, raise_all
 from sie_airgap.progress import Progress, Silent, Task
+from sie_airgap.store.begun import begun
 from sie_airgap.store.blobs import (
     GOLDEN_NAME,
     SIGNATURES_NAME,
@@ -73,7 +74,7 @@ def unpack(media: Media, store: BlobFolder, *, progress: Progress) -> UnpackPlan
     """
     plan = plan_unpack(media, store)
     need_space(store.root, plan.todo_bytes - store.arrived_bytes)
-    with held(store.root):
+    with held(store.root), begun(store, media.lock):
         raise_all(_unpacked(media, store, plan, progress))
     return plan
 

@@ -43,6 +43,7 @@ VERBS = {
     "rehearse": Verb("rehearsal", "Run the chart here, with no way out, and count."),
     "far-side": Verb("rehearsal", "Run a command where nothing can be reached."),
     "rollback": Verb("trusting", "Make a store be for an earlier lock again."),
+    "gc": Verb("discarding", "Remove what no lock needs any more."),
     "trust": Verb("trusting", "Say whose signature a lock needs."),
     "why": Verb("reading", "Say why something is carried."),
     "explain": Verb("reading", "Say all that is known of one thing in a lock."),

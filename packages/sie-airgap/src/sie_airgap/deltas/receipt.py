@@ -122,11 +122,12 @@ def strays(locks: Sequence[Lock], listed: Iterable[str]) -> tuple[str, ...]:
     """The names in a bucket that none of the locks there explains, sorted."""
     digests = [lock_digest(lock) for lock in locks]
     known = {CURRENT_FILE, RECEIPT_FILE, *map(lock_file, digests), *map(signatures_file, digests)}
-    known |= {name for lock in locks for model in lock.models for name in _names(model)}
+    known |= {name for lock in locks for model in lock.models for name in names_of(model)}
     return tuple(sorted(set(listed) - known))
 
 
-def _names(model: LockedModel) -> Iterator[str]:
+def names_of(model: LockedModel) -> Iterator[str]:
+    """Every file of a model in a bucket."""
     repo, revision = model.repo, model.revision
     yield from (hf_layout.snapshot_file(repo, revision, file.path) for file in model.files)
     yield from (hf_layout.no_exist_file(repo, revision, path) for path in model.absent)

@@ -1,12 +1,13 @@
 """Blobs by digest: the toolkit's own folder on either side of the gap, and the interface it shares with an archive.
 
 A blob under `blobs/sha256/` is whole: it was hashed before it was renamed there. What is still arriving lies
-in `incoming/` and is taken up again by the next run. Nothing that is whole is ever deleted here.
+in `incoming/` and is taken up again by the next run. What is whole goes only where `discarding` is asked to.
 
     store/
       airgap.lock, airgap.lock.sha256, airgap.lock.dsse, golden.json     what the store is for
       blobs/sha256/<hex>
       incoming/<hex>                                   arriving; safe to delete while nothing runs
+      locks/<hex>/, begun/<hex>.lock                   locks taken earlier, and on their way (`kept`, `begun`)
 """
 
 import errno

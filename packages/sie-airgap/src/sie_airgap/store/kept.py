@@ -26,7 +26,7 @@ class Kept:
 def keep(store: BlobFolder) -> None:
     """Remember what the store is for now."""
     lock = read_lock(store.root / LOCK_NAME)
-    _copy(store, BlobFolder(_folder(store, lock)), lock)
+    _copy(store, BlobFolder(kept_folder(store, lock)), lock)
 
 
 def kept(store: BlobFolder) -> tuple[Kept, ...]:
@@ -74,7 +74,8 @@ def is_rolled_back(store: BlobFolder) -> bool:
     return any(one.lock.serial > serial for one in kept(store))
 
 
-def _folder(store: BlobFolder, lock: Lock) -> Path:
+def kept_folder(store: BlobFolder, lock: Lock) -> Path:
+    """Where a lock that was taken is remembered, with what came beside it."""
     return store.root / "locks" / hex_of(lock_digest(lock))
 
 

@@ -14,6 +14,7 @@ from typing import BinaryIO
 from sie_airgap.failures import Incomplete
 from sie_airgap.patience import Patience, Wait, patiently
 from sie_airgap.progress import Progress, Task, counted, sized
+from sie_airgap.store.begun import begun
 from sie_airgap.store.blobs import BlobFolder, fill, held, need_space, write_lock
 from sie_airgap.store.contents import LOCK_NAME, contents
 from sie_airgap.store.disk_source import DiskSource, copy_all
@@ -78,7 +79,7 @@ def snapshot(
     """
     todo = missing(lock, store)
     need_space(store.root, todo.size_bytes - store.arrived_bytes)
-    with held(store.root):
+    with held(store.root), begun(store, lock):
         with progress.task("snapshot", todo.size_bytes) as task:
             for model, file in _not_copied(todo, store, source, task, progress):
                 task.at(f"{model.id} {file.path}")
