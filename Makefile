@@ -91,7 +91,7 @@ gpu: setup $(PARITY_READY) ## parity and the bench on a CUDA device; where torch
 	else echo "gpu: torch sees no CUDA device here; nothing was run (docs/guides/gpu.md)"; fi
 
 .PHONY: gap
-gap: setup ## the real hub clients of several versions and the published client of v0.3.1, installed once
+gap: setup wheels ## the real hub clients of several versions, the published client, the carried wheels: fetched once
 	@$(BIN)/pytest -m "hub_versions or published_client or gap_large or gap_kills or gap_servers" packages/sie-core \
 	  packages/sie-airgap packages/sie-testing packages/sie-server/tests/test_hub_clients_offline.py \
 	  packages/sie-server/tests/test_local_cache.py tests/contract \

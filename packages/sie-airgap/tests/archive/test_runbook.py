@@ -1,5 +1,6 @@
 """What stands beside the volumes: a runbook that names them, and a script that needs nothing but sh and Python."""
 
+import re
 import shlex
 import subprocess
 import sys
@@ -18,7 +19,8 @@ from sie_airgap.cli import cli
 from sie_airgap.locking.building import lock_wheels
 from sie_airgap.progress import Silent
 from sie_airgap.store.blobs import BlobFolder
-from sie_core.artifacts.lock import Lock, lock_digest
+from sie_core.artifacts.digest import digest_of
+from sie_core.artifacts.lock import Lock, LockedChart, lock_digest
 from sie_testing.wheels import write_ours
 
 
@@ -65,8 +67,9 @@ def test_the_script_refuses_a_damaged_volume_with_both_values(archive: Path, tmp
 def test_the_runbook_names_this_archives_own_files(archive: Path) -> None:
     text = (archive / "README.txt").read_text()
 
-    for name in ("v0001.tar", "v0002.tar", "sie-cluster-0.3.1.tgz", "org/large", "sha256sum -c SHA256SUMS"):
+    for name in ("v0001.tar", "v0002.tar", "./charts/sie-cluster-0.3.1.tgz", "org/large"):
         assert name in text
+    assert "golden compare" not in text
     assert read_media([archive]).lock_digest in text
 
 
@@ -165,16 +168,60 @@ def test_the_runbook_of_many_volumes_with_parity_says_how_to_repair(lock: Lock) 
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_every_command_in_the_runbook_is_one_that_the_toolkit_takes(lock: Lock) -> None:
-    text = readme(lock, lock_digest(lock), "sie-7", ["v0001.tar", "p0001.tar"])
-    commands = [line.split("  ")[0] for line in map(str.strip, text.splitlines()) if line.startswith("sie-airgap ")]
-    assert len(commands) > 6
+def commands(text: str) -> list[str]:
+    """What the runbook gives to do, each on one line."""
+    joined = re.sub(r" \\\n +", " ", text)
+    return [line.strip().split("   ")[0] for line in joined.splitlines() if re.match(r" {5}[a-z]", line)]
 
-    for command in commands:
-        name, *words = shlex.split(command.partition(" > ")[0])[1:]
+
+def with_other_charts(lock: Lock) -> str:
+    keda = LockedChart("keda", "2.14.3", "keda-2.14.3.tgz", digest_of(b"keda"), 9_000)
+    more = msgspec.structs.replace(lock, charts=(keda, *lock.charts))
+    return readme(more, lock_digest(more), "sie-7", ["v0001.tar", "p0001.tar"], golden=True)
+
+
+def test_every_command_in_the_runbook_is_one_that_the_toolkit_takes(lock: Lock) -> None:
+    ours = [command for command in commands(with_other_charts(lock)) if command.startswith("sie-airgap ")]
+    assert len(ours) > 12
+
+    for command in ours:
+        name, *words = shlex.split(command)[1:]
         found = cli.get_command(click.Context(cli), name)
         while isinstance(found, click.Group):
             name, *words = words
             found = found.get_command(click.Context(found), name)
         assert found is not None, command
-        found.make_context(name, list(words))
+        parse(found, name, words)
+
+
+def parse(command: click.Command, name: str, words: list[str]) -> None:
+    try:
+        command.make_context(name, words)
+    except click.BadParameter as error:
+        assert "does not exist" in error.message  # what the far side has by then is not here
+
+
+def test_the_runbook_installs_the_other_charts_before_ours(lock: Lock) -> None:
+    lines = commands(with_other_charts(lock))
+    plain = commands(readme(lock, lock_digest(lock), "sie-7", ["v0001.tar"]))
+
+    installs = [line for line in lines if line.startswith("helm ")]
+    assert installs == [
+        "helm upgrade --install keda ./charts/keda-2.14.3.tgz -f VALUES -n keda --create-namespace",
+        "helm upgrade --install sie ./charts/sie-cluster-0.3.1.tgz -f values-offline.yaml -n sie",
+    ]
+    assert [line for line in plain if "keda" in line or "mirror rules" in line] == []
+    namespace = lines.index("kubectl create namespace sie")
+    secrets = [at for at, line in enumerate(lines) if line.startswith("kubectl create secret")]
+    assert namespace < min(secrets) < max(secrets) < lines.index(installs[1])
+
+
+def test_the_names_of_what_is_lost_or_damaged_come_from_sha256sum_alone(archive: Path) -> None:
+    (archive / "v0001.tar").unlink()
+    with (archive / "v0002.tar").open("r+b") as file:
+        file.truncate(30_000)
+    (told,) = [line for line in commands((archive / "README.txt").read_text()) if "--quiet" in line]
+
+    said = subprocess.run(["sh", "-c", told], cwd=archive, capture_output=True, text=True, check=False)
+    assert said.stdout.splitlines() == ["v0001.tar: FAILED open or read", "v0002.tar: FAILED"]
+    assert said.stderr == ""

@@ -81,6 +81,11 @@ class Cut:
         parity = [self.parity(number, sums) for number in range(1, len(self.parity_groups) + 1)]
         return sizes | {index.name: index.size_bytes for index in parity}
 
+    def runbook(self, names: Sequence[str]) -> str:
+        """What lies beside the volumes of those names."""
+        golden = GOLDEN_NAME in self.named
+        return readme(self.lock, self.lock_digest, self.name, names, self.delta, golden=golden)
+
 
 def plan_archive(
     lock: Lock,
@@ -138,7 +143,7 @@ def plan_archive(
 
 def _beside_bytes(cut: Cut) -> int:
     """Room for what stands beside a volume on its medium, with a parity volume to every volume, in whole steps."""
-    needed = len(readme(cut.lock, cut.lock_digest, cut.name, cut.names, cut.delta)) * 2 + len(start_script())
+    needed = len(cut.runbook(cut.names)) * 2 + len(start_script())
     needed += 2 * LINE_BYTES * len(cut.volumes)
     return needed + -needed % _BESIDE_STEP_BYTES
 

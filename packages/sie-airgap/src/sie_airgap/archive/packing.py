@@ -17,7 +17,7 @@ from typing import BinaryIO
 from sie_airgap.archive.cut import Cut
 from sie_airgap.archive.parity import write_parity
 from sie_airgap.archive.parity_format import PARITY_INDEX_NAME, encode_parity, parity_name
-from sie_airgap.archive.runbook import README_NAME, START_NAME, readme, start_script
+from sie_airgap.archive.runbook import README_NAME, START_NAME, start_script
 from sie_airgap.archive.sums import SUMS_NAME, encode_sums, read_sums
 from sie_airgap.archive.volume_format import (
     INDEX_NAME,
@@ -255,8 +255,7 @@ class _Pack:
         here = {path.name for path in self._folder.glob("p[0-9][0-9][0-9][0-9].tar")}
         self._sums = {name: self._sums[name] for name in self._sums if name in {*cut.volume_names, *here}}
         self._write_sums()
-        names = (*cut.volume_names, *sorted(here))
-        _write_if_changed(self._folder / README_NAME, readme(cut.lock, cut.lock_digest, cut.name, names, cut.delta))
+        _write_if_changed(self._folder / README_NAME, cut.runbook((*cut.volume_names, *sorted(here))))
         _write_if_changed(self._folder / START_NAME, start_script())
         self._write_signatures()
 

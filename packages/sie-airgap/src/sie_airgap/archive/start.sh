@@ -4,7 +4,10 @@
 # Needs sh and Python 3.11 or later, no network; writes nothing here. START_HOME says where the environment goes
 # (~/.sie-airgap), PYTHON which Python makes it. Ends as sie-airgap does: 3 damaged, 4 missing, 7 no space.
 set -eu
-here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
+case $0 in
+  */*) here=$(CDPATH= cd -- "${0%/*}/" && pwd) ;;
+  *) here=$(pwd) ;;
+esac
 home=${START_HOME:-${HOME:-.}/.sie-airgap}
 python=${PYTHON:-python3}
 if ! command -v "$python" > /dev/null 2>&1; then
@@ -118,6 +121,7 @@ pip = [str(environment / "bin" / "python"), "-m", "pip", "--disable-pip-version-
 pip += ["--no-index", "--find-links", str(wheels), "sie-airgap[s3,gcs]"]
 if subprocess.run(pip, stdout=sys.stderr, env={**os.environ, "PIP_CONFIG_FILE": os.devnull}).returncode:
     fail(MISSING, f"pip cannot install from {wheels}", f"are there wheels for Python {sys.version.split()[0]}? PYTHON=…")
+shutil.rmtree(wheels)  # they are on the volumes, and as long as what was installed
 done.touch()
 PY
 )
