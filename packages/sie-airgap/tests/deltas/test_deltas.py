@@ -36,11 +36,11 @@ from sie_airgap.deltas.recipe import (
 )
 from sie_airgap.deltas.recipes import plan_delta
 from sie_airgap.progress import Silent
-from sie_airgap.store.blobs import BlobFolder, read_lock
+from sie_airgap.store.blobs import BlobFolder, read_lock, write_lock
 from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.errors import TrustError
-from sie_core.artifacts.lock import Lock
+from sie_core.artifacts.lock import Lock, encode_lock
 from sie_testing.carried import filled_store, make_lock, seeded
 
 Ran = tuple[int, str, str]
@@ -204,6 +204,38 @@ def test_a_far_side_that_is_not_what_its_receipt_said_is_told_and_left_alone(air
     assert "pack --base" in err
     assert sorted(path.name for path in (tmp_path / "far/blobs/sha256").iterdir()) == before
     assert not (tmp_path / "new/blobs").exists()
+
+
+def test_where_no_receipt_comes_back_the_lock_that_was_taken_stands_for_one(airgap: Run, tmp_path: Path) -> None:
+    """Also when this store holds more than was ever sent."""
+    after = {
+        "model.safetensors": safetensors(TENSORS, note="new"),
+        "config.json": b"{}",
+        "unsent": seeded(9_000, seed=8),
+    }
+    sides = Sides(tmp_path, {"model.safetensors": BEFORE, "config.json": b"{}"}, after)
+    write_lock(tmp_path / "sent.lock", sides.old)
+
+    packed = airgap("pack", "media", "--base", "sent.lock")
+    unpacked = airgap("unpack", "media", "--store", "far")
+    to_nobody = airgap("unpack", "media", "--store", "empty")
+
+    assert (packed[0], unpacked[0]) == (0, 0), (packed, unpacked)
+    assert "that whoever took lock number 1 has" in packed[2]
+    assert (tmp_path / "media/v0001.tar").stat().st_size < 300_000
+    assert airgap("verify", "far")[0] == 0
+    assert to_nobody[0] == 4
+    assert "a delta on lock number 1" in to_nobody[2]
+
+
+def test_a_lock_that_was_edited_is_no_base(airgap: Run, tmp_path: Path) -> None:
+    sides = Sides(tmp_path, {"a": b"1"}, {"a": b"2"})
+    (tmp_path / "sent.lock").write_bytes(encode_lock(sides.old).replace(b'"main"', b'"next" '))
+
+    code, _, err = airgap("pack", "media", "--base", "sent.lock")
+
+    assert code == 3
+    assert "--base sent.lock" in err
 
 
 def test_a_source_that_is_altered_makes_nothing(airgap: Run, tmp_path: Path) -> None:

@@ -12,13 +12,13 @@ from sie_airgap.archive.packing import pack as pack_archive
 from sie_airgap.archive.parity_format import EVERY
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
 from sie_airgap.deltas.delta import Delta
-from sie_airgap.deltas.receipt import Receipt, decode_receipt
+from sie_airgap.deltas.receipt import Receipt, decode_receipt, receipt_of_taken
 from sie_airgap.deltas.recipes import plan_delta
 from sie_airgap.failures import Incomplete, Misused
 from sie_airgap.progress import counted, sized
 from sie_airgap.store.blobs import BlobFolder, read_lock
 from sie_airgap.store.contents import LOCK_NAME, contents
-from sie_core.artifacts.lock import Lock
+from sie_core.artifacts.lock import Lock, decode_lock
 
 
 def _volume_size(ctx: click.Context, parameter: click.Parameter, value: str | None) -> VolumeSize:
@@ -37,8 +37,12 @@ def _archive_name(ctx: click.Context, parameter: click.Parameter, value: str | N
 
 
 def _receipt(path: Path) -> Receipt:
+    """What the far side has: as a receipt of it says, or because it took a lock."""
+    data = path.read_bytes()
+    if data.startswith(b"{\n"):  # only a lock is indented
+        return receipt_of_taken(decode_lock(data, where=f"--base {path}"))
     try:
-        return decode_receipt(path.read_bytes())
+        return decode_receipt(data)
     except ValueError as error:
         raise Misused(
             f"--base {path}: {error}", hint="`sie-airgap receipt` on the far side writes one, of a store or a bucket"
@@ -87,8 +91,9 @@ def _tell_of_base(delta: Delta, receipt: Receipt, lock: Lock, console: Console, 
     "--base",
     "base",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    metavar="RECEIPT",
-    help="Leave out what the far side has, as a receipt of it says, and carry of the rest what is new in it.",
+    metavar="RECEIPT|LOCK",
+    help="Leave out what the far side has, as a receipt of it says, and carry of the rest what is new in it. Where "
+    "no receipt comes back, name the lock that its store took last.",
 )
 @click.option(
     "--compress",

@@ -1,7 +1,8 @@
 """A receipt: what one place on the far side holds, as canonical JSON that is carried back.
 
 The connected side needs no more to know which blobs need not travel again. Pure; `mirror` writes one into the bucket
-that it has filled, and `sie-airgap receipt` one of a bucket or of a store.
+that it has filled, and `sie-airgap receipt` one of a bucket or of a store. Over a one-way link none comes back: there a
+lock that was taken says what the store that took it has.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import msgspec
 from msgspec import Struct
 
+from sie_airgap.store.contents import contents
 from sie_core.artifacts import hf_layout
 from sie_core.artifacts.digest import Digest, hex_of, parse_digest
 from sie_core.artifacts.lock import CURRENT_FILE, Lock, LockedModel, lock_digest, lock_file, signatures_file
@@ -105,6 +107,16 @@ def receipt_of_store(place: str, lock: Lock, blobs: Mapping[Digest, int]) -> Rec
     held = tuple(sorted(HeldBlob(one, size, f"blobs/sha256/{hex_of(one)}") for one, size in blobs.items()))
     traits = PlaceTraits(kind="store", copies=None, lists_at_once=True)
     return Receipt(RECEIPT_VERSION, place, lock_digest(lock), lock.serial, held, traits)
+
+
+def receipt_of_taken(lock: Lock) -> Receipt:
+    """What a store has that took this lock: where nothing comes back, all that can be known of it."""
+    held = tuple(
+        sorted(HeldBlob(one.digest, one.size_bytes, f"blobs/sha256/{hex_of(one.digest)}") for one in contents(lock))
+    )
+    return Receipt(
+        RECEIPT_VERSION, f"whoever took lock number {lock.serial}", lock_digest(lock), lock.serial, held, None
+    )
 
 
 def held_files(locks: Iterable[Lock], listed: Mapping[str, int]) -> dict[Digest, str]:
