@@ -21,10 +21,12 @@ from sie_core.artifacts.stores.s3_uploads import PART_BYTES, part_size_bytes
 from sie_core.artifacts.stores.streams import Body
 from sie_core.artifacts.transfer import fetch_file
 from sie_testing import seaweed
+from sie_testing.front import Front
 from sie_testing.places import BUCKET, LEAST_PART_BYTES, PLACES, Place, running
 from sie_testing.seaweed import Seaweed
 from sie_testing.store_suite import StoreSuite, blob, get, put
 from sie_testing.tcp_faults import FaultyProxy, TcpFault, proxy
+from sie_testing.web import Answer, Request, serving
 
 _prefixes = count()
 
@@ -107,6 +109,28 @@ def test_a_missing_google_bucket_is_told_from_a_missing_file(google: Place) -> N
     for attempt in (lambda: absent.stat("x"), lambda: absent.open("x"), lambda: list(absent.list(""))):
         with pytest.raises(NotThere, match="the bucket `models-privat` does not exist"):
             attempt()
+
+
+def test_roles_for_objects_are_enough_at_google(google: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`storage.buckets.get` is in none of them, so a missing file must not be looked for with it."""
+    place = google.store(f"run-{next(_prefixes)}")
+    put(place, "there", b"abc")
+    behind = Front(google.env["STORAGE_EMULATOR_HOST"])
+
+    def without_its_bucket(request: Request) -> Answer:
+        is_bucket = request.path == f"/storage/v1/b/{BUCKET}"
+        return Answer(403, {}, b'{"error":{"code":403,"message":"refused"}}') if is_bucket else behind.answer(request)
+
+    with serving(without_its_bucket) as origin:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", origin)
+        store = open_store(place.url)
+        assert store.stat("absent") is None
+        with pytest.raises(NotThere, match="absent does not exist"):
+            store.open("absent")
+        store.delete("absent")
+        stat = store.stat("there")
+
+    assert stat is not None
 
 
 def test_a_google_file_is_read_without_asking_for_more_behind_its_end(

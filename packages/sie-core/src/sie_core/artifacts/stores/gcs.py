@@ -125,9 +125,16 @@ class GcsStore:
             return self._bucket.blob(key)
 
     def _see_bucket(self) -> None:
-        """Raises `NotThere` for a bucket that does not exist: a 404 for a file does not say which is missing."""
-        if not self._bucket.exists(**_ONCE):
-            raise self._no_bucket()
+        """Raises `NotThere` for a bucket that does not exist: a 404 for a file does not say which is missing.
+
+        Asked by listing: the bucket itself may only be looked at with `storage.buckets.get`, which is in none of
+        the roles for objects, and those are what a worker or a mirror is given.
+        """
+        with self._told("storage.objects.list", ""):
+            try:
+                next(iter(self._bucket.list_blobs(prefix=self._prefix, max_results=1, **_ONCE)), None)
+            except NotFound as error:
+                raise self._no_bucket() from error
 
     def _no_bucket(self) -> NotThere:
         return NotThere(f"the bucket `{self._name}` does not exist", hint=f"check the bucket's name in `{self.url}`")
