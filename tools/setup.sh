@@ -96,8 +96,9 @@ system() {
     PATH=$PATH:/usr/sbin:/sbin
     command -v nft > /dev/null || missing+=(nftables)
     command -v ip > /dev/null || missing+=(iproute2)
+    command -v xorriso > /dev/null || missing+=(xorriso)
     if [ "${#missing[@]}" != 0 ] && ! apt_install "${missing[@]}"; then
-        say "not installed, and not root to install it: ${missing[*]} (make demo then cannot count attempts to leave)"
+        say "not installed, and not root to install it: ${missing[*]} (make demo may then not count attempts to leave; no disc is tried)"
     fi
 }
 

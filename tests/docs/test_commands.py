@@ -20,7 +20,23 @@ from sie_core.catalog.reading import parse_spec
 from sie_core.settings import DROPPED, NAMES
 
 OTHERS = {
-    *(".", "aws", "curl", "docker", "echo", "gsutil", "helm", "hf", "kubectl", "mc", "pip", "python3", "sha256sum")
+    *(".", "aws", "basename", "cd", "cmp", "cp", "curl", "cut", "docker", "echo", "eject", "export", "find", "gcloud"),
+    *(
+        "gsutil",
+        "helm",
+        "hf",
+        "kubectl",
+        "mc",
+        "mkdir",
+        "mount",
+        "pip",
+        "python3",
+        "read",
+        "sha256sum",
+        "true",
+        "umount",
+    ),
+    "xorriso",
 }
 """Programs that are not ours: that a document names them is checked, not what they take."""
 
@@ -28,6 +44,8 @@ MISSPELT = {"SIE_SERVER_PROT"}
 """On purpose: the laptop tutorial shows what happens."""
 
 _BETWEEN = set(";|&\n()")
+_BEFORE_A_COMMAND = {"do", "while"}
+_NO_COMMAND = {"for", "done"}
 
 
 def _commands(text):
@@ -42,9 +60,10 @@ def _commands(text):
             words = []
         else:
             words.append(token)
-    for each in found:
-        count = next((i for i, word in enumerate(each) if not re.match(r"[A-Z_]+=", word)), len(each))
-        if each:
+    for words in found:
+        each = words[1:] if words and words[0] in _BEFORE_A_COMMAND else words
+        count = next((i for i, word in enumerate(each) if not re.match(r"[A-Za-z_]+=", word)), len(each))
+        if each and each[0] not in _NO_COMMAND:
             yield each[:count], each[count:]
 
 
@@ -138,8 +157,10 @@ def test_command_that_its_program_does_not_take_is_found(command, refusal, progr
 
 def test_commands_of_the_readers_own_shell_are_told_apart():
     found = list(_commands("A=1 one two &&\nthree \\\n  four | five 'six\nseven' &\n# nothing\neight"))
+    looped = list(_commands("for a in b; do\n  c=$(one a)\n  while two; do three; done\ndone"))
 
     assert found == [(["A=1"], ["one", "two"]), ([], ["three", "four"]), ([], ["five", "six\nseven"]), ([], ["eight"])]
+    assert [words for _, words in looped if words] == [["one", "a"], ["two"], ["three"]]
 
 
 def test_every_python_block_parses(blocks):
