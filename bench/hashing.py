@@ -2,7 +2,7 @@
 
 Three sides take turns over the same files: a copy that hashes nothing, with as many threads as there are cores; sha256
 of as much in memory, likewise; and ours, which copies, hashes, keeps a journal, and publishes by rename. All that write
-wait until the disk has it.
+wait until the disk has it, and send it there while they write.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ from bench.measures import Row, Say
 from sie_airgap.store.disk_source import DiskSource, copy_all
 from sie_core.artifacts.digest import Digest, digest_of_stream, hex_of
 from sie_core.artifacts.lock import LockedFile, LockedModel
+from sie_core.artifacts.write_behind import WriteBehind
 from sie_core.ids import ModelId, Revision
 
 PIECE_BYTES = 1 << 20
@@ -105,10 +106,11 @@ def _at_once(action: Callable[[Path], None], sources: list[Path], threads: int) 
 
 
 def _copy(source: Path, target: Path) -> None:
-    with source.open("rb", buffering=0) as there, target.open("wb", buffering=0) as here:
+    with source.open("rb", buffering=0) as there, target.open("wb") as here, WriteBehind(here.fileno()) as file:
+        position = 0
         while piece := there.read(PIECE_BYTES):
-            here.write(piece)
-        os.fdatasync(here.fileno())
+            file.write(piece, position)
+            position += len(piece)
 
 
 def _hash(size_bytes: int) -> None:
