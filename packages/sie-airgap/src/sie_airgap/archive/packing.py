@@ -244,7 +244,8 @@ class _Pack:
         return self._sums[name]
 
     def _write_sums(self) -> None:
-        names = sorted(self._sums, key=lambda name: (name not in self._cut.volume_names, name))
+        volumes = frozenset(self._cut.volume_names)
+        names = sorted(self._sums, key=lambda name: (name not in volumes, name))
         _write_if_changed(self._folder / SUMS_NAME, encode_sums(self._sums, names))
 
     def _write_beside(self) -> None:

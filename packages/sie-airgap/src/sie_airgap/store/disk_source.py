@@ -7,11 +7,10 @@ cache and to nowhere else.
 import os
 import stat
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event, Lock
 
 from sie_airgap.store.candidates import Found, Likeness, candidates, is_on_its_way
+from sie_airgap.store.cores import Advance, on_all_cores
 from sie_core.artifacts.digest import Digest, digest_of_stream
 from sie_core.artifacts.errors import NotThere, TrustError, Unreachable
 from sie_core.artifacts.lock import LockedFile, LockedModel
@@ -20,7 +19,6 @@ from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.transfer import fetch_file
 
 Say = Callable[[str], object]
-Advance = Callable[[int], None]
 _SHOWN = 5
 
 
@@ -128,27 +126,10 @@ def copy_all(
     *,
     advance: Advance,
 ) -> list[tuple[LockedModel, LockedFile]]:
-    """Bring those that are there, one a core at a time, for each is hashed in turn; what was not there."""
-    guard, stopped = Lock(), Event()
+    """Bring those that are there, one a core at a time; what was not there."""
 
-    def report(moved: int) -> None:
-        if stopped.is_set():
-            raise _Stopped
-        with guard:
-            advance(moved)
+    def copied(one: tuple[LockedModel, LockedFile], moved: Advance) -> bool:
+        return source.copy(*one, target_of(one[1].digest), advance=moved)
 
-    def copied(one: tuple[LockedModel, LockedFile]) -> bool:
-        return source.copy(*one, target_of(one[1].digest), advance=report)
-
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        futures = [pool.submit(copied, one) for one in files]
-        try:
-            return [one for one, future in zip(files, futures, strict=True) if not future.result()]
-        except BaseException:
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-class _Stopped(Exception):
-    """Another file failed, or somebody pressed Ctrl-C: a copy under way ends with the piece that it is at."""
+    are_there = on_all_cores(copied, files, advance=advance)
+    return [one for one, is_there in zip(files, are_there, strict=True) if not is_there]

@@ -8,9 +8,10 @@ Nothing is changed. What was read before, and was not written to since, is not r
 from pathlib import Path
 
 from sie_airgap.failures import Expected, Incomplete
-from sie_airgap.progress import Progress, Task
+from sie_airgap.progress import Progress
 from sie_airgap.store.blobs import BlobFolder
 from sie_airgap.store.contents import Content, contents
+from sie_airgap.store.cores import Advance, on_all_cores
 from sie_airgap.verifying.remembered import Remembered, stamp_of
 from sie_core.artifacts.digest import CHUNK_BYTES
 from sie_core.artifacts.errors import NoPermission, NotThere, TrustError
@@ -22,32 +23,32 @@ def verify_store(
     lock: Lock, store: BlobFolder, *, progress: Progress, remembered: Remembered | None = None
 ) -> list[Expected]:
     """Every blob of the lock in the toolkit's store. `remembered` None: every byte is read."""
-    findings: list[Expected] = []
     wanted = contents(lock)
     remembered = remembered or Remembered()
     with progress.task("verify", sum(content.size_bytes for content in wanted)) as task:
+
+        def held(content: Content, advance: Advance) -> Expected | None:
+            task.at(content.label)
+            return _blob(store, content, remembered, advance)
+
         try:
-            for content in wanted:
-                task.at(content.label)
-                finding = _blob(store, content, remembered, task)
-                if finding is not None:
-                    findings.append(finding)
+            findings = on_all_cores(held, wanted, advance=task.advance)
         finally:
             remembered.keep(progress.say)  # of a run that is interrupted, too
-    return findings
+    return [finding for finding in findings if finding is not None]
 
 
-def _blob(store: BlobFolder, content: Content, remembered: Remembered, task: Task) -> Expected | None:
+def _blob(store: BlobFolder, content: Content, remembered: Remembered, advance: Advance) -> Expected | None:
     running = Hashing()
     try:
         with store.open(content.digest) as stream:
             before = stamp_of(stream.fileno())
             if remembered.holds(content.digest, before):
-                task.advance(content.size_bytes)
+                advance(content.size_bytes)
                 return None
             while chunk := stream.read(CHUNK_BYTES):
                 running.update(chunk)
-                task.advance(len(chunk))
+                advance(len(chunk))
             after = stamp_of(stream.fileno())
     except NotThere:
         return Incomplete(f"{content.label} is not in {store.root}")
