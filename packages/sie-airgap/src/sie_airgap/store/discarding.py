@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sie_airgap.failures import Incomplete
+from sie_airgap.failures import Drift, Incomplete
 from sie_airgap.store.begun import begun_file, begun_locks
 from sie_airgap.store.blobs import BlobFolder, held, lock_of, told_os_errors
 from sie_airgap.store.claims import Claim, dropped, needed, without_twice
 from sie_airgap.store.contents import LOCK_NAME, contents
 from sie_airgap.store.kept import kept, kept_folder
 from sie_core.artifacts.digest import hex_of
-from sie_core.artifacts.lock import Lock
+from sie_core.artifacts.lock import Lock, lock_digest
 
 BEGUN = "begun and not ended"
 _HEX = "[0-9a-f]" * 64
@@ -62,14 +62,30 @@ def plan_discard(store: BlobFolder, *, others: Sequence[Lock] = (), drop: Sequen
 
 
 def discard(store: BlobFolder, plan: Discard) -> None:
-    """Removes what goes. Raises `Partial` while another run is filling the store."""
+    """Removes what goes.
+
+    Raises:
+        Partial: another run is filling the store; nothing was removed.
+        Drift: a lock came since the plan was made; nothing was removed.
+    """
     with held(store.root), told_os_errors(store.root):
+        _check_none_came(store, plan)
         for claim in plan.claims:
             if claim.is_dropped:
                 (store.root / begun_file(claim.lock)).unlink(missing_ok=True)
                 shutil.rmtree(kept_folder(store, claim.lock), ignore_errors=True)
         for name in plan.names:
             (store.root / name).unlink(missing_ok=True)
+
+
+def _check_none_came(store: BlobFolder, plan: Discard) -> None:
+    planned = {lock_digest(claim.lock) for claim in plan.claims}
+    for claim in without_twice(_claims(store, ())):
+        if lock_digest(claim.lock) not in planned:
+            raise Drift(
+                f"lock number {claim.lock.serial} came to {store.root} meanwhile; nothing was removed",
+                hint="run the same command again: it counts that lock, too",
+            )
 
 
 def _claims(store: BlobFolder, others: Sequence[Lock]) -> Iterator[Claim]:
