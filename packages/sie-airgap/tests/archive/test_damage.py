@@ -252,3 +252,15 @@ def test_a_sound_copy_is_used_where_the_first_is_damaged(archive: Path, tmp_path
 
     media = read_media([archive, tmp_path / "copy"])
     assert digest_of(media.named("airgap.lock") or b"") == media.lock_digest
+
+
+def test_a_parity_volume_of_another_cut_is_set_aside(
+    archive: Path, tmp_path: Path, lock: Lock, store: BlobFolder
+) -> None:
+    """It makes none of the volumes beside it good, though it is for the same lock."""
+    other = packed(lock, store, tmp_path / "other", volume_bytes=1 << 20, parity=10)
+    shutil.copy(other / "p0001.tar", archive / "p0001.tar")
+
+    (finding,) = found(archive)
+    assert isinstance(finding, Drift)
+    assert f"{archive / 'p0001.tar'} is a parity volume of the same lock cut otherwise" in str(finding)

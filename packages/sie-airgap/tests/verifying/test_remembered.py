@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -9,17 +10,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sie_airgap.archive.media import read_media
 from sie_airgap.mirror.weights import mirror_weights
 from sie_airgap.progress import Silent
 from sie_airgap.settings import state_folder
 from sie_airgap.store.blobs import BlobFolder
 from sie_airgap.verifying.bucket import verify_bucket
+from sie_airgap.verifying.media import verify_media
 from sie_airgap.verifying.remembered import Remembered, is_exchangeable, record_of, stamp_of
 from sie_airgap.verifying.stamps import SETTLED_NS, Stamp, decode_stamps, encode_stamps
 from sie_airgap.verifying.store import verify_store
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.artifacts.stores.local import LocalStore
+from sie_testing.archives import flip, forge, packed, placed, volume_at, volumes
 from sie_testing.carried import FILES, Run
 from sie_testing.mounts import mounted, needs_mounts
 
@@ -254,3 +258,83 @@ def test_a_medium_that_cannot_be_written_to_is_read_each_time(
     with mounted(tmp_path / "disc", "-o", "bind,ro", str(store.root)) as disc:
         for _ in range(2):
             assert _verified(lock, BlobFolder(disc), record) == (0, [])
+
+
+@pytest.fixture
+def cut(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
+    """An archive with a blob that is cut across its volumes, and a parity volume."""
+    return packed(lock, store, tmp_path / "cut", parity=10)
+
+
+def _media(record: Path, *paths: Path, deep: bool = False) -> tuple[int, int]:
+    """How many volumes were known, and how many findings there are."""
+    known = Remembered(record, deep=deep, now_ns=_later_ns())
+    findings = verify_media(read_media(paths), progress=Silent(), remembered=known)
+    return known.count, len(findings)
+
+
+def test_volumes_are_remembered(cut: Path, record: Path) -> None:
+    count = len(volumes(cut)) + 1
+    assert _media(record, cut) == (0, 0)
+    assert _media(record, cut) == (count, 0)
+    assert _media(record, cut, deep=True) == (0, 0)
+
+    path, offset = placed(cut, "sub/vocab.txt", "org/small")
+    flip(path, offset)
+    assert _media(record, cut) == (count - 1, 1)
+    assert _media(record, cut) == (count - 1, 1)
+
+
+def test_a_volume_is_read_again_under_other_sums(cut: Path, record: Path) -> None:
+    _media(record, cut)
+    (cut / "SHA256SUMS").write_text(f"{'0' * 64}  v0001.tar\n")
+
+    assert _media(record, cut) == (0, 1)
+
+
+def test_parts_that_were_right_one_by_one_are_put_together_all_the_same(
+    cut: Path, record: Path, lock: Lock, store: BlobFolder
+) -> None:
+    """Altered together with its checksums, a part is right by itself; only the blob's digest shows it."""
+    path = volumes(cut)[0]
+    member = next(one for one in volume_at(path).members if not one.whole)
+    flip(path, member.offset + 5)
+    forge(path, volume_at(path))
+    (cut / "SHA256SUMS").unlink()
+    (cut / "p0001.tar").unlink()
+    every = volumes(cut)
+    for one in every:  # each alone, remembered by the same record
+        kept = decode_stamps(record.read_bytes()) if record.is_file() else {}
+        _media(record, one)
+        record.write_bytes(encode_stamps(kept | decode_stamps(record.read_bytes())))
+
+    known, findings = _media(record, cut)
+    assert (known, findings) == (len(every), 1)
+
+
+def test_what_was_put_together_is_known_with_its_parts(cut: Path, record: Path) -> None:
+    _media(record, cut)
+    first = volumes(cut)[0]
+    first.replace(cut / "x")
+    shutil.copy(cut / "x", first)
+    (cut / "x").unlink()
+
+    assert _media(record, cut) == (len(volumes(cut)), 0)  # the parity volume and all but the first
+
+
+def test_media_are_remembered_by_the_verb(cut: Path, airgap: Run) -> None:
+    record = record_of(state_folder(), cut)
+    record.unlink(missing_ok=True)
+    _media(record, cut)
+
+    code, out, err = airgap("verify", cut)
+    assert code == 0, err
+    assert "4 files of it" in out
+    assert "`--deep` reads them again" in out
+
+
+@needs_mounts
+def test_volumes_on_a_disc_are_read_each_time(cut: Path, record: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disc", "-o", "bind,ro", str(cut)) as disc:
+        for _ in range(2):
+            assert _media(record, disc) == (0, 0)

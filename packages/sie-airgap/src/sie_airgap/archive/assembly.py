@@ -9,8 +9,8 @@ import os
 from collections.abc import Sequence
 from zlib import crc32
 
+from sie_airgap.archive.copies import Placed
 from sie_airgap.archive.damage import Crcs, checks_altered, part_altered
-from sie_airgap.archive.media import Placed
 from sie_airgap.archive.volume_format import CHUNK_BYTES, Member
 from sie_airgap.archive.volume_reader import Checked, Damaged, Unreadable, read_checks
 from sie_airgap.failures import Expected

@@ -8,47 +8,24 @@ machine cannot read of a medium (`Unreadable`) is told with the volume's name, a
 
 import io
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
+from sie_airgap.archive.copies import Chained, CrcsOf, Placed
 from sie_airgap.archive.damage import altered
 from sie_airgap.archive.parity_format import Parity
-from sie_airgap.archive.volume_format import Member, Volume
+from sie_airgap.archive.volume_format import Volume
 from sie_airgap.archive.volume_reader import Index, Unreadable, read_index, told_unreadable
-from sie_airgap.deltas.delta import DELTA_NAME, NOTHING, Delta, decode_delta
+from sie_airgap.deltas.delta import DELTA_NAME, NOTHING, Delta, carried_labels, decode_delta
 from sie_airgap.failures import Drift, Expected, Incomplete, Misused, raise_all
 from sie_airgap.store.blobs import SIGNATURES_NAME
 from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of
 from sie_core.artifacts.errors import NotThere, TrustError
 from sie_core.artifacts.lock import Lock, decode_lock
-from sie_core.artifacts.stores.streams import Body
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A member, and the volume and the file it stands in."""
-
-    path: Path
-    volume: Volume
-    member: Member
-
-    def open(self, *, start: int = 0) -> BinaryIO:
-        """Its bytes from `start`. Raises `Unreadable`, the stream too."""
-        with told_unreadable(self.path):
-            file = self.path.open("rb")
-            file.seek(self.member.offset + start)
-        body = Body(
-            file.read,
-            file.close,
-            translate=lambda error: Unreadable(self.path, error),
-            failures=(OSError,),
-            limit_bytes=self.member.size_bytes - start,
-        )
-        return cast(BinaryIO, body)
 
 
 @dataclass
@@ -62,6 +39,7 @@ class Media:
         refused: what is wrong with the others.
         lock: what the archive is for.
         beside: its signatures, which lie beside volumes.
+        say: told of each damaged copy that is passed over while another one is read.
     """
 
     where: str
@@ -72,6 +50,9 @@ class Media:
     lock_digest: Digest
     beside: tuple[Path, ...] = ()
     pieces: dict[Digest, dict[int, list[Placed]]] = field(default_factory=dict)
+    say: Callable[[str], object] = field(default=lambda text: None)
+    _crcs: CrcsOf = field(default_factory=CrcsOf)
+    _told: set[tuple[Path, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         for path, volume in self.volumes.items():
@@ -108,12 +89,26 @@ class Media:
         return None
 
     def open(self, digest: Digest, *, start: int = 0, length: int | None = None) -> BinaryIO:
+        """As of `Blobs`. Where a member stands on several volumes, a damaged one is passed over, and `say` is told."""
         chain = self.chain(digest)
         if chain is None:
             raise NotThere(f"`{digest}` is on no volume of {self.where}")
         end = sum(placed.member.size_bytes for placed in chain)
         stop = end if length is None else min(end, start + length)
-        return io.BufferedReader(_Chained(chain, start, stop), CHUNK_BYTES)
+        copies = [self._copies(placed) for placed in chain]
+        return io.BufferedReader(Chained(copies, start, stop, self._crcs, self._passed_over), CHUNK_BYTES)
+
+    def _copies(self, placed: Placed) -> list[Placed]:
+        member = placed.member
+        places = self.pieces[member.blob][member.blob_offset]
+        return [one for one in places if one.member.size_bytes == member.size_bytes]
+
+    def _passed_over(self, placed: Placed, other: Placed, why: str) -> None:
+        told = (placed.path, placed.member.name)
+        if told not in self._told:
+            self._told.add(told)
+            label = carried_labels(self.lock, self.delta).get(placed.member.blob, f"`{placed.member.name}`")
+            self.say(f"note: {label} on {placed.path} {why}; the copy on {other.path} is used")
 
     def named(self, name: str) -> bytes | None:
         """A file beside the blobs, from the first volume where it is sound."""
@@ -156,45 +151,6 @@ class Media:
                 yield f"{path} is `{index.name}`: the names of the two were exchanged; `sha256sum -c` minds that"
             elif path.name != index.name:
                 yield f"{path} is `{index.name}`, renamed; `sha256sum -c` minds that"
-
-
-class _Chained(io.RawIOBase):
-    """Bytes `start` to `stop` of a blob whose members stand one after the other in several files."""
-
-    def __init__(self, chain: Sequence[Placed], start: int, stop: int) -> None:
-        self._chain, self._position, self._stop = chain, start, stop
-        self._open: tuple[Placed, BinaryIO] | None = None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: "memoryview | bytearray") -> int:  # type: ignore[override]
-        if self._position >= self._stop:
-            return 0
-        data = self._current().read(min(len(buffer), self._stop - self._position))
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def _current(self) -> BinaryIO:
-        """The stream of the member that the next byte stands in."""
-        for placed in self._chain:
-            member = placed.member
-            if member.blob_offset <= self._position < member.blob_offset + member.size_bytes:
-                break
-        if self._open is None or self._open[0] is not placed:
-            self._close_file()
-            self._open = placed, placed.open(start=self._position - placed.member.blob_offset)
-        return self._open[1]
-
-    def _close_file(self) -> None:
-        if self._open is not None:
-            self._open[1].close()
-            self._open = None
-
-    def close(self) -> None:
-        self._close_file()
-        super().close()
 
 
 def read_media(paths: Sequence[Path]) -> Media:
@@ -267,10 +223,15 @@ def _set_aside(
         else:
             continue
         del volumes[path]
+    sizes = {volume.name: volume.size_bytes for volume in volumes.values()}
     for path, one in list(parity.items()):
         if one.lock != digest:
             yield _foreign(path, one, lock, digest)
-            del parity[path]
+        elif one.archive != cut[0] or any(of.size_bytes != sizes.get(of.name, of.size_bytes) for of in one.volumes):
+            yield _parity_otherwise(path, one, cut)
+        else:
+            continue
+        del parity[path]
 
 
 def _lock(volumes: Mapping[Path, Volume]) -> tuple[Lock, Digest]:
@@ -335,4 +296,13 @@ def _cut_otherwise(path: Path, volume: Volume, cut: tuple[str, int]) -> Drift:
         f"{path} is of the same lock cut otherwise\n"
         f"  want  one of {cut[1]} volumes of `{cut[0]}`\n  have  one of {volume.of} of `{volume.archive}`",
         hint="unpack one cut after the other: what was taken from the first is kept",
+    )
+
+
+def _parity_otherwise(path: Path, parity: Parity, cut: tuple[str, int]) -> Drift:
+    covered = ", ".join(f"`{one.name}` of {one.size_bytes:,} bytes" for one in parity.volumes[:3])
+    return Drift(
+        f"{path} is a parity volume of the same lock cut otherwise\n"
+        f"  want  one for volumes of `{cut[0]}` that are here\n  have  one of `{parity.archive}`, for {covered}",
+        hint="it makes none of these volumes good; `sie-airgap pack --parity` writes the right one",
     )

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sie_airgap.archive.assembly import Assembly
+from sie_airgap.archive.copies import Placed
 from sie_airgap.archive.damage import carry_again
-from sie_airgap.archive.media import Media, Placed
+from sie_airgap.archive.media import Media
 from sie_airgap.archive.volume_reader import Unreadable
 from sie_airgap.deltas.delta import ByRecipe
 from sie_airgap.deltas.recipes import OnBase, check_base

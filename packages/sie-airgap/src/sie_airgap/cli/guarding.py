@@ -58,6 +58,8 @@ class Carried:
         """What `--from` and `--lock` name. Raises as `console.opened` and `Guard.check`."""
         guard = Guard(self.trust_path, insecure=self.insecure, console=console)
         blobs, lock = opened(self.sources, self.lock_path)
+        if isinstance(blobs, Media):
+            blobs.say = console.note
         guard.check(blobs, lock)
         return blobs, lock, guard
 

@@ -46,7 +46,7 @@ _REGISTRIES, _SERVERS = ("oci://", "oci+http://"), ("http://", "https://")
 @click.command()
 @click.argument("what", nargs=-1, required=True, type=click.Path())
 @lock_option
-@click.option("--deep", is_flag=True, help="Read all: the layers in a registry, and what of a store was read before.")
+@click.option("--deep", is_flag=True, help="Read all: the layers in a registry, and what was read before.")
 @full_names_option
 @click.option("--write-manifest", is_flag=True, help="Adopt a bucket that was filled by hand; see above.")
 @dry_run_option
@@ -69,9 +69,8 @@ def verify(
     """Hold WHAT against the lock, and tell every finding with both values, and whether the lock is signed.
 
     \b
-    media                        every byte
-    a store                      every byte not read before or written to since
-    s3://, gs://, file://        a bucket: every byte
+    media, a store, file://      every byte not read before or written to since
+    s3://, gs://                 a bucket: every byte
     oci://HOST/PATH --lock FILE  a registry: tags, manifests, layers by length;
                                  without TLS oci+http://
     http://HOST --lock FILE      a worker or a gateway: which commits are
@@ -132,7 +131,10 @@ def verify(
     else:
         media = read_media([Path(one) for one in what])
         there = media.lock
-        findings = _media(media, lock, guard, console)
+        known = _recorded([Path(one) for one in what], deep=deep)
+        findings = _media(media, lock, known, guard, console)
+        said += _not_read(known)
+        more |= _remembered(known)
     raise_all(findings)
     facts = {"verified": list(what), "findings": 0, "lock": lock_digest(there)}
     console.data(f"{', '.join(what)}: {said}", facts | more)
@@ -201,10 +203,10 @@ def _serving(url: str, lock: Lock, console: Console) -> tuple[list[Expected], st
     return list(differences(lock, entries, where=url)), text
 
 
-def _media(media: Media, lock: Lock | None, guard: Guard, console: Console) -> list[Expected]:
+def _media(media: Media, lock: Lock | None, known: Remembered, guard: Guard, console: Console) -> list[Expected]:
     console.note(f"{media.archive}, lock number {media.lock.serial}, {media.lock_digest}")
     tell_notes(media, console)
-    findings = verify_media(media, progress=console.progress)
+    findings = verify_media(media, progress=console.progress, remembered=known)
     if lock is not None and lock_digest(lock) != media.lock_digest:
         findings.append(_other_lock(media, lock_digest(lock)))
     return findings + guard.findings(lambda: guard.check(media, media.lock))

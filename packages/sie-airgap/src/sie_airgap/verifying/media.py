@@ -3,6 +3,9 @@
 Every finding is given, not the first. Members are held against the lock's digests, headers and zeros against what
 the index implies, the volume against `SHA256SUMS` where that lies beside it; the CRCs in `CHUNKS` say which bytes of
 a damaged file to blame. Each volume is read once. Nothing is changed.
+
+A volume that was read before and not written to since is not read again where the caller says so (`remembered`); a
+blob that is cut across volumes is known where it was put together from these very files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,26 +37,37 @@ from sie_airgap.archive.volume_reader import Index, Unreadable, read_checks
 from sie_airgap.deltas.delta import carried, carried_labels
 from sie_airgap.failures import Expected, Incomplete
 from sie_airgap.progress import Progress, Task
-from sie_core.artifacts.digest import Digest
+from sie_airgap.verifying.remembered import Remembered, stamp_of
+from sie_airgap.verifying.stamps import Stamp
+from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.hashing import Hashing
 
 
-def verify_media(media: Media, *, progress: Progress) -> list[Expected]:
-    """Every byte of every volume that is here, and which volumes are not."""
+def verify_media(media: Media, *, progress: Progress, remembered: Remembered | None = None) -> list[Expected]:
+    """Every byte of every volume that is here, and which volumes are not. `remembered` None: every byte is read."""
+    remembered = remembered or Remembered()
     findings: list[Expected] = list(media.refused)
     files: dict[Path, Index] = {**media.volumes, **media.parity}
     with progress.task("verify", sum(index.size_bytes for index in files.values())) as task:
-        check = _Check(media, task)
-        for path, index in sorted(files.items(), key=lambda one: (isinstance(one[1], Parity), one[1].number)):
-            task.at(path.name)
-            findings += check.file(path, index)
-        findings += check.joined()
+        check = _Check(media, task, remembered)
+        try:
+            for path, index in sorted(files.items(), key=lambda one: (isinstance(one[1], Parity), one[1].number)):
+                task.at(path.name)
+                findings += check.file(path, index)
+            findings += check.joined()
+        finally:
+            remembered.keep(progress.say)  # of a run that is interrupted, too
     lacking = [content for content in carried(media.lock, media.delta) if media.size(content.digest) is None]
     if media.missing_volumes() and lacking:
         shown = ", ".join(content.label for content in lacking[:3]) + (" …" if len(lacking) > 3 else "")
         absent = ", ".join(f"`{name}`" for name in media.missing_volumes())
-        findings.append(Incomplete(f"{absent} not here; lacking without: {shown}", hint="name the other media, too"))
+        findings.append(
+            Incomplete(
+                f"{absent} not here; lacking without: {shown}",
+                hint="name the other media, too; a volume that is lost, `sie-airgap repair` makes again from parity",
+            )
+        )
     return findings
 
 
@@ -69,8 +83,9 @@ class _Found:
 class _Check:
     """Reads each volume once: members, what stands between them, the volume itself, and blobs cut across volumes."""
 
-    def __init__(self, media: Media, task: Task) -> None:
-        self._media, self._task = media, task
+    def __init__(self, media: Media, task: Task, remembered: Remembered) -> None:
+        self._media, self._task, self._remembered = media, task, remembered
+        self._stamps: dict[Path, Stamp | None] = {}
         self._names = carried_labels(media.lock, media.delta)
         self._cut: dict[Digest, Hashing] = {}
         self._damaged: set[Digest] = set()
@@ -87,21 +102,36 @@ class _Check:
         return [error_told]
 
     def _file(self, path: Path, index: Index) -> Iterator[TrustError]:
-        checks, want = read_checks(path, index), _sum_of(path, index)
+        with path.open("rb") as file:
+            before, want = stamp_of(file.fileno()), _sum_of(path, index)
+            self._stamps[path] = before
+            key = f"{digest_of(_head(index))} in {path}, {want or 'no sum'}"
+            if self._remembered.holds(key, before):
+                self._task.advance(index.size_bytes)
+                return
+            findings = list(self._read(file, path, index, want))
+            after = stamp_of(file.fileno())
+        if before != after:
+            self._stamps[path] = None
+        if not findings:
+            self._remembered.note(key, before, after)
+        yield from findings
+
+    def _read(self, file: BinaryIO, path: Path, index: Index, want: Digest | None) -> Iterator[TrustError]:
+        checks = read_checks(path, index)
         findings: list[TrustError] = []
         if checks is None:
             findings.append(checks_altered(path, "lines whose digest is another"))
-        with path.open("rb") as file:
-            reading = _Reading(file, self._task, Hashing() if want is not None else None)
-            if isinstance(index, Volume):
-                found = self._volume(path, index, reading)
-                findings += found.between
-                findings += self._blamed(path, index, found, _wrong(reading.crcs, checks))
-            else:
-                findings += _parity(path, index, reading)
-                bad = _wrong(reading.crcs, checks)
-                findings += [_parity_altered(path, index, bad)] if bad else []
-            tail = reading.take(tail_bytes(index.chunks) + 1)
+        reading = _Reading(file, self._task, Hashing() if want is not None else None)
+        if isinstance(index, Volume):
+            found = self._volume(path, index, reading)
+            findings += found.between
+            findings += self._blamed(path, index, found, _wrong(reading.crcs, checks))
+        else:
+            findings += _parity(path, index, reading)
+            bad = _wrong(reading.crcs, checks)
+            findings += [_parity_altered(path, index, bad)] if bad else []
+        tail = reading.take(tail_bytes(index.chunks) + 1)
         if checks is not None and tail != encode_tail(checks):
             findings.append(between(path, index.tail_offset, "at the end"))
         yield from findings
@@ -110,7 +140,7 @@ class _Check:
 
     def _volume(self, path: Path, volume: Volume, reading: "_Reading") -> _Found:
         found = _Found()
-        before = encode_head(INDEX_NAME, encode_volume(volume))
+        before = _head(volume)
         for member in volume.members:
             before += member_header(member.name, member.size_bytes)
             offset = reading.position
@@ -144,23 +174,50 @@ class _Check:
                 continue
             self._damaged.add(member.blob)
 
-    def joined(self) -> Iterator[TrustError]:
+    def joined(self) -> Iterator[Expected]:
         """Blobs whose parts are all here and all what their volumes say: whether together they are what was locked."""
-        for digest, running in self._cut.items():
+        cut = {one.blob for volume in self._media.volumes.values() for one in volume.members if not one.whole}
+        for digest in sorted(cut):
             chain = self._media.chain(digest)
-            if digest in self._damaged or chain is None:
+            if chain is None or self._was_joined(digest):
                 continue
-            with self._media.open(digest, start=running.size_bytes) as rest:  # what came out of order
-                while chunk := rest.read(CHUNK_BYTES):
-                    running.update(chunk)
-            if running.digest != digest:
+            try:
+                have = self._joined(digest)
+            except (TrustError, Unreadable) as error:
+                if digest not in self._damaged:  # else told with its volume
+                    yield error
+                continue
+            if have == digest:
+                self._note_joined(digest)
+            elif digest not in self._damaged:
                 yield TrustError(
                     f"{self._names.get(digest, digest)}, put together from its parts, is not what was locked",
                     where=", ".join(sorted({str(placed.path) for placed in chain})),
                     want=digest,
-                    have=running.digest,
+                    have=have,
                     hint="the volumes' own checksums were changed with it: carry all of them again",
                 )
+
+    def _joined(self, digest: Digest) -> Digest:
+        """What a blob is: going on from what was read in order, or from its first byte where that was damaged."""
+        running = self._cut.get(digest) if digest not in self._damaged else None
+        running = running or Hashing()
+        with self._media.open(digest, start=running.size_bytes) as rest:
+            while chunk := rest.read(CHUNK_BYTES):
+                running.update(chunk)
+        return running.digest
+
+    def _parts(self, digest: Digest) -> list[tuple[str, Stamp | None]]:
+        """Every file that a part of the blob stands in, as what is remembered of it."""
+        places = {placed.path for at in self._media.pieces[digest].values() for placed in at}
+        return [(f"a part of {digest} in {path}", self._stamps.get(path)) for path in sorted(places)]
+
+    def _was_joined(self, digest: Digest) -> bool:
+        return all(self._remembered.holds(key, stamp, is_file=False) for key, stamp in self._parts(digest))
+
+    def _note_joined(self, digest: Digest) -> None:
+        for key, stamp in self._parts(digest):
+            self._remembered.note(key, stamp, stamp)
 
     def _next_of_cut(self, member: Member) -> Hashing | None:
         """The digest of the whole blob, where this member is the part that comes next."""
@@ -175,7 +232,7 @@ def _wrong(have: Sequence[int], checks: Checks | None) -> dict[int, Crcs]:
 
 
 def _parity(path: Path, parity: Parity, reading: "_Reading") -> Iterator[TrustError]:
-    before = encode_head(PARITY_INDEX_NAME, encode_parity(parity)) + member_header(MEMBER_NAME, parity.parity_bytes)
+    before = _head(parity) + member_header(MEMBER_NAME, parity.parity_bytes)
     if reading.take(len(before)) != before:
         yield between(path, 0, f"before `{MEMBER_NAME}`")
     reading.member(parity.parity_bytes, None)
@@ -229,6 +286,13 @@ class _Reading:
     def crcs(self) -> Sequence[int]:
         """Of the members until now."""
         return self._crcs.done
+
+
+def _head(index: Index) -> bytes:
+    """What a volume begins with."""
+    if isinstance(index, Volume):
+        return encode_head(INDEX_NAME, encode_volume(index))
+    return encode_head(PARITY_INDEX_NAME, encode_parity(index))
 
 
 def _sum_of(path: Path, index: Index) -> Digest | None:

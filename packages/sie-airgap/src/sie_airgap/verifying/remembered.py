@@ -65,14 +65,20 @@ class Remembered:
             with suppress(OSError):  # whatever the reason: everything is read then
                 self._known = decode_stamps(path.read_bytes())
 
-    def holds(self, key: str, stamp: Stamp | None) -> bool:
-        """Whether that very file was read before and was right. `key`: what it was right as."""
+    def holds(self, key: str, stamp: Stamp | None, *, is_file: bool = True) -> bool:
+        """Whether that very file was read before and was right.
+
+        Args:
+            key: what it was right as.
+            is_file: all of it; else it is not counted.
+        """
         if stamp is None or self._known.get(key) != stamp:
             return False
         with self._guard:
             self._right[key] = stamp
-            self.count += 1
-            self.size_bytes += stamp.size_bytes
+            if is_file:
+                self.count += 1
+                self.size_bytes += stamp.size_bytes
         return True
 
     def note(self, key: str, before: Stamp | None, after: Stamp | None) -> None:
