@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,7 +149,14 @@ def run(settings: ServeSettings, *, started_s: float) -> int:
     imported = threading.Event()
     make = maker(settings, sources, when_imported=imported.set, when_evicted=lambda model: engine.count_evicted(model))
     at_most = limits(settings, hardware)
-    engine = Engine(make, limits=at_most, kept=kept, on_change=news.changed, measure=hardware.taken_bytes)
+    engine = Engine(
+        make,
+        limits=at_most,
+        kept=kept,
+        on_change=news.changed,
+        measure=hardware.taken_bytes,
+        left=hardware.left_bytes,
+    )
     begun = [spec for model in kept if (spec := catalog.find(model)) is not None]
     if len(begun) > 1:  # none of them goes for another one
         sources.keep(begun)
@@ -204,7 +212,9 @@ def check(settings: ServeSettings, catalog: Catalog) -> None:
 def hardware_of(settings: ServeSettings) -> machine.Hardware:
     """What the models run on; raises `SettingsError` where it is not there."""
     if settings.device == "cpu":
-        return machine.Hardware(cpu_name(), machine.memory_bytes(), machine.anonymous_bytes)
+        allowed_bytes = machine.memory_bytes()
+        left_bytes = partial(machine.left_bytes, allowed_bytes)
+        return machine.Hardware(cpu_name(), allowed_bytes, machine.anonymous_bytes, left_bytes)
     from sie_server.models.calls import LoadError
     from sie_server.models.engines import find_cuda
 

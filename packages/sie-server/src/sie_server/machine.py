@@ -25,11 +25,13 @@ class Hardware:
         name: as its maker calls it.
         memory_bytes: what this process may use of its memory.
         taken_bytes: what this process has of it; None where it cannot be told.
+        left_bytes: what is left for a pass; None where it cannot be told, or whoever takes it says so itself.
     """
 
     name: str
     memory_bytes: int
     taken_bytes: Callable[[], int | None]
+    left_bytes: Callable[[], int | None] = lambda: None
 
 
 def memory_bytes(root: Path = ROOT) -> int:
@@ -55,6 +57,12 @@ def anonymous_bytes(root: Path = ROOT) -> int | None:
     return (int(resident) - int(shared)) * os.sysconf("SC_PAGE_SIZE")
 
 
+def left_bytes(allowed_bytes: int, root: Path = ROOT) -> int | None:
+    """What this process may still take: of what it is allowed, and of what the machine has left for anybody."""
+    taken, left = anonymous_bytes(root), _meminfo(root, "MemAvailable")
+    return None if taken is None or left is None else max(0, min(allowed_bytes - taken, left))
+
+
 def give_back() -> None:
     """Has the C library hand back to the system what is free; with one that cannot, nothing."""
     _trim()(0)
@@ -67,11 +75,15 @@ def collect() -> None:
 
 
 def _total(root: Path) -> int:
+    return _meminfo(root, "MemTotal") or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _meminfo(root: Path, name: str) -> int | None:
     try:
-        first = (root / "proc/meminfo").read_text().split("\n", 1)[0]  # MemTotal:       24684096 kB
-        return int(first.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        lines = (root / "proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))  # 24684096 kB
+    except (OSError, ValueError, IndexError, StopIteration):
+        return None
 
 
 def _limits(root: Path) -> Iterator[int]:

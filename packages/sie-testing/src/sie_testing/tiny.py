@@ -55,6 +55,7 @@ class TinyModel:
 
     precision: Precision = "f32"
     memory_bytes: int = 1024
+    token_bytes: int = 0
     batch_tokens: int | None = None
 
     @property
@@ -86,6 +87,9 @@ class TinyModel:
                 if not labels:
                     raise ApiError("INVALID_INPUT", "`params.labels` is empty, and the tiny model needs labels")
                 return [self._prepared(str(text), index, ("spans",)) for index, text in enumerate(call.inputs)]
+
+    def working_bytes(self, batch: Sequence[Prepared]) -> int:
+        return sum(item.tokens for item in batch) * self.token_bytes
 
     def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
         if self.closed:

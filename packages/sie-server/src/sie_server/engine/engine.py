@@ -91,9 +91,15 @@ class Engine:
         kept: Sequence[ModelId] = (),
         on_change: Callable[[ModelId, State], None] = lambda model_id, state: None,
         measure: Callable[[], int | None] = lambda: None,
+        left: Callable[[], int | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`measure`: the memory of this process in bytes, to compare predictions with; None where it cannot be told."""
+        """Both in bytes; None where it cannot be told.
+
+        Args:
+            measure: the memory of this process, to compare predictions with.
+            left: what a pass may still take.
+        """
         self.limits = limits
         self.metrics = Metrics()
         self.clock = clock
@@ -102,7 +108,7 @@ class Engine:
         self._counting = threading.Lock()
         self.room = Room(limits.memory_bytes, evict=self._evict, measure=measure, clock=clock)
         self.residency = Residency(load, room=self.room, queue=self._queue, kept=kept, on_change=on_change, clock=clock)
-        self._executor = Executor(streams=limits.streams, deliver=self._deliver, clock=clock)
+        self._executor = Executor(streams=limits.streams, deliver=self._deliver, left=left, clock=clock)
         self._pool = ThreadPoolExecutor(limits.tokenizer_threads, thread_name_prefix="tokenizer")
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unloading: list[threading.Thread] = []

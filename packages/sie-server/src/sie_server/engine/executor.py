@@ -9,7 +9,9 @@ back on the event loop.
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
 
 from msgspec import Struct
 
@@ -17,11 +19,15 @@ from sie_core.errors import ApiError
 from sie_server.engine.fairness import Shares
 from sie_server.engine.jobs import Job, Outcome
 from sie_server.engine.memory import is_out_of_memory
+from sie_server.engine.room import size
 from sie_server.engine.scheduler import Scheduler, Taken
 from sie_server.models.calls import Model
 from sie_server.observability import EVENT_BATCH_FAILED, EVENT_BUG
 
 logger = logging.getLogger("sie.executor")
+
+LARGE_BYTES: Final = 64 * 2**20
+"""What a pass may take without a look at what is left: every batch of short texts, and most of long ones."""
 
 
 class Finished(Struct, frozen=True):
@@ -52,9 +58,16 @@ class Executor:
     """`streams` threads over any number of schedulers."""
 
     def __init__(
-        self, *, streams: int, deliver: Callable[[Finished], None], clock: Callable[[], float] = time.monotonic
+        self,
+        *,
+        streams: int,
+        deliver: Callable[[Finished], None],
+        left: Callable[[], int | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`left`: the bytes that a pass may still take; None where it cannot be told."""
         self._deliver = deliver
+        self._elbow = Elbow(left)
         self._clock = clock
         self._ready = threading.Condition()
         self._schedulers: list[Scheduler] = []
@@ -110,7 +123,7 @@ class Executor:
         scheduler, taken = turn.scheduler, turn.taken
         splits: list[int] = []
         started_s = self._clock()
-        results = run_split(scheduler.model, taken.batch, stream=stream, on_split=splits.append)
+        results = run_split(scheduler.model, taken.batch, stream=stream, elbow=self._elbow, on_split=splits.append)
         ended_s = self._clock()
         if taken.batch:
             with self._ready:
@@ -136,18 +149,51 @@ class Executor:
         return None
 
 
+class TooLarge(MemoryError):
+    """A pass that is not tried: whoever kills a process for its memory does not ask."""
+
+
+class Elbow:
+    """Room for what a pass takes for a time beside what models hold; large ones take it one after the other."""
+
+    def __init__(self, left: Callable[[], int | None] = lambda: None) -> None:
+        self._left = left
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def room_for(self, size_bytes: int) -> Iterator[None]:
+        """Raises `TooLarge`, with both amounts, where it is not there."""
+        if size_bytes < LARGE_BYTES:
+            yield
+            return
+        with self._lock:
+            left_bytes = self._left()
+            if left_bytes is not None and size_bytes > left_bytes:
+                raise TooLarge(f"it takes about {size(size_bytes)} for a time, and {size(left_bytes)} are left")
+            yield
+
+
 def run_split(
-    model: Model, batch: Sequence[Job], *, stream: int, on_split: Callable[[int], object] = lambda items: None
+    model: Model,
+    batch: Sequence[Job],
+    *,
+    stream: int,
+    elbow: Elbow | None = None,
+    on_split: Callable[[int], object] = lambda items: None,
 ) -> list[Outcome]:
     """Each job's output, or the error that it alone has; in the order of `batch`, however it was halved.
 
     Args:
+        elbow: where its memory comes from; None: there is enough.
         on_split: told the number of jobs of a part that did not fit in memory, before its halves are run.
     """
     if not batch:
         return []
+    elbow = elbow or Elbow()
+    prepared = [job.prepared for job in batch]
     try:
-        outputs: list[Outcome] = list(model.run([job.prepared for job in batch], stream=stream))
+        with elbow.room_for(model.working_bytes(prepared)):
+            outputs: list[Outcome] = list(model.run(prepared, stream=stream))
         if len(outputs) == len(batch):
             return outputs
         raise RuntimeError(f"the model gave {len(outputs)} outputs for {len(batch)} items")
@@ -164,8 +210,8 @@ def run_split(
     # Outside of the handler, where the error would keep alive what the failed attempt had allocated.
     half = len(batch) // 2
     return [
-        *run_split(model, batch[:half], stream=stream, on_split=on_split),
-        *run_split(model, batch[half:], stream=stream, on_split=on_split),
+        *run_split(model, batch[:half], stream=stream, elbow=elbow, on_split=on_split),
+        *run_split(model, batch[half:], stream=stream, elbow=elbow, on_split=on_split),
     ]
 
 
@@ -173,6 +219,9 @@ def _as_answer(error: Exception, job: Job) -> ApiError:
     match error:
         case ApiError():
             return error
+        case TooLarge():
+            said = f"an item of {job.tokens} tokens does not fit in memory: {error}"
+            return ApiError("RESOURCE_EXHAUSTED", said, hint="send shorter items, or give the worker more memory")
         case _ if is_out_of_memory(error):
             return ApiError(
                 "RESOURCE_EXHAUSTED", f"an item of {job.tokens} tokens does not fit in memory, alone as well"

@@ -144,6 +144,7 @@ def load(
         loras=None if adapting is None else lambda name, at, told: adapting.add(read_lora(name, at, checkpoint), told),
         with_lora=with_lora,
         batch_tokens=batch_tokens_of(derived),
+        pair_bytes=backbone.pair_bytes(config),
         query_apart=derived.score is not None and derived.score.head == "vectors",
         labels_apart=derived.extract is not None and derived.extract.head == "entailment",
     )

@@ -281,6 +281,10 @@ class Model(Protocol):
         """
         ...
 
+    def working_bytes(self, batch: Sequence[Prepared]) -> int:
+        """What a pass over the batch takes for a time beside that, about, where it is more than a long text's."""
+        ...
+
     def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
         """One forward pass over a batch, in its order; two calls at once must name different streams.
 

@@ -162,13 +162,14 @@ def load_labelled(
     when_imported()
     decided = opened.precision_for(precision)
     backbone = BACKBONES[derived.architecture]
-    made = backbone.made_bytes(backbone.read(of_texts))
+    said = backbone.read(of_texts)
+    made, pair_bytes = backbone.made_bytes(said), backbone.pair_bytes(said)
     held = opened.held_bytes(checkpoint.predicted(decided), made=made, streams=streams, networks=2)
     take(held + held_by_tokenizer(beside) + held_by_tokenizer(of_labels))
 
-    def network(architecture: str, said: bytes, outer: str, asked: AskedOfBackbone, head: Head) -> OneNetwork:
+    def network(architecture: str, of: bytes, outer: str, asked: AskedOfBackbone, head: Head) -> OneNetwork:
         backbone, ops = BACKBONES[architecture], opened.ops(checkpoint, decided)
-        shape = backbone.adapt(backbone.read(said), asked)
+        shape = backbone.adapt(backbone.read(of), asked)
         hidden = backbone.build(ops, shape, backbone.prefix_in(checkpoint, outer))
         ops.output(HIDDEN, hidden)
         head.build(ops, hidden)
@@ -190,6 +191,7 @@ def load_labelled(
         text=TwoNetworks(texts, names),
         tasks={"extract": _task(derived, tokenizer, head, labels_tokenizer)},
         labels_once=True,
+        pair_bytes=pair_bytes,
     )
 
 

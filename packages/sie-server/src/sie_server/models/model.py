@@ -30,6 +30,7 @@ from sie_server.models.calls import (
 )
 from sie_server.models.heads.head import Head, Pass
 from sie_server.models.ops.plan import Plan, plan_batch
+from sie_server.models.predicting import working_bytes
 from sie_server.models.tasks.task import Task as TaskOf
 from sie_server.models.tokens import pack_prepared
 
@@ -109,6 +110,7 @@ class LoadedModel:
         query_apart: whether `score` reads the query once, by itself, and not with each item.
         labels_apart: whether `extract` reads each item once with each label, and not with all of them.
         labels_once: whether a call's labels are read once, and not with each of its items.
+        pair_bytes: that a pass takes for each pair of positions of a text.
     """
 
     name: str
@@ -124,6 +126,7 @@ class LoadedModel:
     query_apart: bool = False
     labels_apart: bool = False
     labels_once: bool = False
+    pair_bytes: int = 0
 
     @property
     def precision(self) -> Precision:
@@ -157,6 +160,10 @@ class LoadedModel:
         if call.variant in self.with_lora:
             return [replace(one, lora=call.variant) for one in prepared]
         return prepared
+
+    def working_bytes(self, batch: Sequence[Prepared]) -> int:
+        lengths = [item.tokens for item in batch if item.known is None and item.patches is None]
+        return working_bytes(lengths, pair_bytes=self.pair_bytes)
 
     def run(self, batch: Sequence[Prepared], *, stream: int) -> list[Output]:
         outputs = {index: item.known for index, item in enumerate(batch) if item.known is not None}

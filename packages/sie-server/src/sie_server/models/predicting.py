@@ -5,7 +5,7 @@ replaces it afterwards.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,6 +61,11 @@ def openvino_bytes(weights: WeightsBytes, *, made: int, streams: int, networks: 
 def torch_bytes(weights: WeightsBytes, *, made: int) -> int:
     """Likewise of a model on a device, which has the tables as well."""
     return weights.computed + weights.mapped + weights.copied + made
+
+
+def working_bytes(lengths: Sequence[int], *, pair_bytes: int) -> int:
+    """What a pass over items of so many tokens takes for a time, as far as that grows with the square of a length."""
+    return len(lengths) * max(lengths, default=0) ** 2 * pair_bytes
 
 
 def tokenizer_bytes(tokenizer_json: bytes | None, vocabulary_bytes: int = 0) -> int:

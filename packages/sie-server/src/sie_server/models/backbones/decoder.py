@@ -261,6 +261,11 @@ def adapt(config: DecoderConfig, asked: Asked) -> DecoderConfig:
     return msgspec.structs.replace(config, causal=causal, max_tokens=asked.max_tokens)
 
 
+def pair_bytes(config: DecoderConfig) -> int:
+    """Measured 13: the mask of what comes after, which all heads share, and what it is made of. A window needs none."""
+    return 16 if config.causal and not all(config.sliding) else 0
+
+
 def decoder(ops: Ops[X], config: DecoderConfig, prefix: str = "") -> X:
     """The last hidden state, (T, hidden), normed.
 

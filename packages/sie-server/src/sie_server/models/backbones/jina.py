@@ -5,7 +5,7 @@ biases (Press and others, 2022), whose powers for numbers of heads that are none
 text-embeddings-inference names and reads the tensors (`models/jina.rs`, `models/jina_code.rs`): there are two forms, of
 which the second norms queries and keys and adds a layer's input twice.
 
-A head's number for every pair of positions is held at once: for 8,192 tokens and 12 heads that is 3.2 GB.
+A head's number for every pair of positions is held while a batch runs: for 8,192 tokens and 12 heads that is 3.2 GB.
 """
 
 import math
@@ -73,6 +73,11 @@ def read_bert(data: bytes) -> BertConfig | JinaConfig:
 def bert_or_jina(ops: Ops[X], config: BertConfig | JinaConfig, prefix: str = "") -> X:
     """The last hidden state, (T, hidden); for the arguments see `bert.bert`."""
     return bert.bert(ops, config, prefix) if isinstance(config, BertConfig) else _jina(ops, config, prefix)
+
+
+def pair_bytes(config: BertConfig | JinaConfig) -> int:
+    """Measured 4.9 a head, for 4,096 tokens: the bias itself, and what is made of it."""
+    return 6 * config.sizes.heads if isinstance(config, JinaConfig) else 0
 
 
 def slopes(heads: int) -> NDArray[np.float32]:

@@ -22,6 +22,8 @@ class Backbone:
         probe: the name, without prefix, of a tensor that every checkpoint of it has.
         adapt: a config as the spec wants it; raises `LoadError`.
         made_bytes: of what is computed once of a config, and held while the network is.
+        pair_bytes: that a pass takes for each pair of positions of an item, measured; 0 where attention needs no more
+            than its fused kernel has.
     """
 
     read: Callable[[bytes], Any]
@@ -30,6 +32,7 @@ class Backbone:
     probe: str
     adapt: Callable[[Any, Asked], Any] = seen_both_ways
     made_bytes: Callable[[Any], int] = lambda config: 0
+    pair_bytes: Callable[[Any], int] = lambda config: 0
 
     def prefix_in(self, names: Container[str], outer: str = "") -> str:
         """The one that a checkpoint's names have; the first where they have none, so that what is missing is named.
@@ -42,15 +45,22 @@ class Backbone:
 
 
 def _decoder(read: Callable[[bytes], Any]) -> Backbone:
-    return Backbone(read, decoder.decoder, ("", "model."), "embed_tokens.weight", decoder.adapt)
+    return Backbone(
+        read, decoder.decoder, ("", "model."), "embed_tokens.weight", decoder.adapt, pair_bytes=decoder.pair_bytes
+    )
 
 
 BACKBONES: Final[Mapping[str, Backbone]] = {
     "bart": Backbone(bart.read_bart, bart.bart, ("", "model."), "encoder.layernorm_embedding.weight"),
-    "bert": Backbone(jina.read_bert, jina.bert_or_jina, ("", "bert."), _WORDS),
+    "bert": Backbone(jina.read_bert, jina.bert_or_jina, ("", "bert."), _WORDS, pair_bytes=jina.pair_bytes),
     "camembert": Backbone(bert.read_xlm_roberta, bert.bert, ("", "roberta."), _WORDS),
     "deberta-v2": Backbone(
-        deberta.read_deberta, deberta.deberta, ("", "deberta."), _WORDS, made_bytes=deberta.made_bytes
+        deberta.read_deberta,
+        deberta.deberta,
+        ("", "deberta."),
+        _WORDS,
+        made_bytes=deberta.made_bytes,
+        pair_bytes=deberta.pair_bytes,
     ),
     "distilbert": Backbone(bert.read_distilbert, bert.bert, ("", "distilbert."), _WORDS),
     "electra": Backbone(bert.read_electra, bert.bert, ("", "electra."), _WORDS),
@@ -66,7 +76,7 @@ BACKBONES: Final[Mapping[str, Backbone]] = {
         "embeddings.tok_embeddings.weight",
         modernbert.adapt,
     ),
-    "mpnet": Backbone(mpnet.read_mpnet, mpnet.mpnet, ("", "mpnet."), _WORDS),
+    "mpnet": Backbone(mpnet.read_mpnet, mpnet.mpnet, ("", "mpnet."), _WORDS, pair_bytes=mpnet.pair_bytes),
     "new": Backbone(rope.read_gte, rope.rope, ("", "new."), _WORDS, rope.adapt),
     "nomic_bert": Backbone(rope.read_nomic, rope.rope, ("", "bert.", "nomic_bert."), _WORDS, rope.adapt),
     "qwen2": _decoder(decoder.read_qwen2),
