@@ -69,5 +69,5 @@ def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
 
 @pytest.fixture(autouse=True)
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No command of a test remembers its uploads in the home of whoever runs it."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.getbasetemp() / "state"))
+    """No command of a test remembers anything in the home of whoever runs it, or of another test."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))

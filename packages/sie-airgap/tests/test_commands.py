@@ -31,7 +31,7 @@ def test_every_verb_explains_itself(airgap: Run, verb: str) -> None:
 
 
 def test_the_journey_from_a_hub_to_a_bucket_and_a_registry(airgap: Run, hub: Fake, tmp_path: Path) -> None:
-    """Every verb as the runbook has it; then mirror again, and nothing is left to do."""
+    """Every verb as the runbook has it; then mirror again, and nothing is left to do; and what holds in the end."""
     layout = write_images(tmp_path / "layout")
     source = ["--image-source", f"ghcr.io/superlinked=oci:{layout.folder}"]
     chart = Path(__file__).parents[3] / "charts" / "sie-cluster"
@@ -61,6 +61,18 @@ def test_the_journey_from_a_hub_to_a_bucket_and_a_registry(airgap: Run, hub: Fak
         assert code == 0
         assert "org/large" in out
         assert f"{place}/sie-server" in out
+        (tmp_path / "values-offline.yaml").write_text(out)
+        rendered = ["--values", "values-offline.yaml", "--helm", parts.helm()]
+        assert airgap("verify", f"oci://{place}", "--lock", "far/airgap.lock")[0] == 0
+        code, out, err = airgap("status", "--from", "far", *rendered, "--up-to", "L5")
+        assert (code, err) == (0, ""), out
+        assert "L5 rendered manifests is the highest level that is true now" in out
+        assert airgap("status", "--from", "far", "--up-to", "L5")[0] == 0
+        (tmp_path / "values-offline.yaml").write_text("workers: {common: {image: {tag: v0.3.2}}}\n")
+        assert airgap("status", "--from", "far")[0] == 12
+        code, out, err = airgap("status", "--from", "far", *rendered)
+        assert code == 8
+        assert "sie-server:v0.3.2` is rendered by Deployment/" in out
 
 
 def test_asking_for_no_model_is_a_mistake_and_says_how_to_ask(airgap: Run, hub: Fake) -> None:

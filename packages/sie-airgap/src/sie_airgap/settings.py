@@ -33,8 +33,8 @@ class AirgapSettings:
     """The folder whose `config.json` holds the logins of registries. None: `~/.docker`."""
 
     state_home: Path | None = setting("XDG_STATE_HOME", None)
-    """Below it, in `sie-airgap`, is remembered how far uploads came, and what `verify` read of a store. None:
-    `~/.local/state`."""
+    """Below it, in `sie-airgap`, is remembered how far uploads came, what `verify` read of a store, and what checks
+    found, for `status`. None: `~/.local/state`."""
 
 
 def settings() -> AirgapSettings:

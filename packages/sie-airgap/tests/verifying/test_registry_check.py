@@ -240,3 +240,25 @@ def test_mistakes_about_registries_are_said(airgap: Run, tmp_path: Path, words: 
     code, _, err = airgap(*words)
     assert code == 2
     assert says in err
+
+
+def test_status_looks_at_the_tags_now_and_says_when_the_rest_was_checked(
+    on_stand_in: Mirrored, there: stand_in.Registry, airgap: Run
+) -> None:
+    def asked() -> tuple[int, str, str, str]:
+        code, out, _ = airgap("status", "--lock", on_stand_in.lock_path, "--output", "json")
+        said = json.loads(out)
+        (place,) = said["levels"][3]["places"]
+        return code, said["highest"], place["state"], place["seen"]
+
+    assert airgap("verify", on_stand_in.url, "--lock", on_stand_in.lock_path)[0] == 0
+    assert asked() == (0, "L3", "held", "the tags name it now")
+
+    image = on_stand_in.lock.images[0]
+    with Registry(parse_place(on_stand_in.url)) as registry:
+        other = registry.manifest("sie/sie-gateway", next(iter(image.platforms.values())))
+        registry.push_manifest("sie/sie-gateway", "v0.3.1", other)
+    assert asked() == (3, "L0", "fails", f"the tag of image `{image.reference}` names something else")
+
+    there.set_faults(Fault(FaultKind.STATUS, status=503))
+    assert asked()[:3] == (5, "L0", "away")

@@ -40,6 +40,7 @@ VERBS = {
     "mirror": Verb("far", "Copy weights, images, chart to where they are read."),
     "values": Verb("far", "Write values-offline.yaml for helm install."),
     "receipt": Verb("receipts", "Say what is there, to carry back."),
+    "status": Verb("status", "Say what holds now, since when, and what is next."),
     "rehearse": Verb("rehearsal", "Run the chart here, with no way out, and count."),
     "far-side": Verb("rehearsal", "Run a command where nothing can be reached."),
     "rollback": Verb("trusting", "Make a store be for an earlier lock again."),

@@ -1,18 +1,22 @@
 """The verbs about golden answers: golden record, golden compare."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
 from sie_airgap.cli.console import Console, dry_run_option, output_option, store_option
-from sie_airgap.failures import Differs, Misused
+from sie_airgap.cli.noting import checked, given, note
+from sie_airgap.failures import Differs, Expected, Misused, raise_all
 from sie_airgap.progress import counted
+from sie_airgap.proof.comparison import Comparison
 from sie_airgap.proof.golden import compare as compare_answers
 from sie_airgap.proof.golden import record as record_answers
 from sie_airgap.proof.golden import to_record
 from sie_airgap.proof.golden_file import Golden, decode_golden, encode_golden
 from sie_airgap.proof.grading import Grade
 from sie_airgap.store.blobs import GOLDEN_NAME, BlobFolder, lock_of, write_atomically
+from sie_airgap.verifying.checks import Kind
 from sie_core.artifacts.lock import lock_digest
 
 _url_option = click.option("--url", required=True, metavar="URL", help="A worker or a gateway: http://localhost:8080.")
@@ -68,12 +72,21 @@ def compare_command(file: Path, url: str, gpu: str | None, output: str) -> None:
                   --url http://localhost:8080
     """
     console = Console(output)
-    compared = compare_answers(_read(file), url, gpu=gpu)
+    recorded = _read(file)
+    compared = compare_answers(recorded, url, gpu=gpu)
     lines = [line for one in compared for line in one.lines()]
     console.data("\n".join(lines), {"grades": {one.id: str(one.grade) for one in compared}})
+    findings = list(_different(compared, url))
+    again = ["golden", "compare", str(file.resolve()), *given({"--url": url, "--gpu": gpu})]
+    said = f"{counted(len(compared), 'model')} as recorded"
+    note(checked(Kind.ANSWERS, recorded.lock, place=url, findings=findings, said=said, again=again), console)
+    raise_all(findings)
+
+
+def _different(compared: Sequence[Comparison], url: str) -> Iterator[Expected]:
     different = [one.id for one in compared if one.grade is Grade.DIFFERENT]
     if different:
-        raise Differs(
+        yield Differs(
             f"{url} does not answer as recorded: {', '.join(different)}",
             hint="`sie-airgap verify` finds out whether weights were altered",
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from ipaddress import IPv4Interface
 from pathlib import Path
@@ -9,8 +10,10 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from sie_airgap.amounts import counted
 from sie_airgap.charts.helm import find
-from sie_airgap.cli.console import Console, opened, output_option
+from sie_airgap.cli.console import STORE, Console, opened, output_option
+from sie_airgap.cli.noting import checked, given, note
 from sie_airgap.failures import Differs, Expected, Incomplete, Misused, raise_all
 from sie_airgap.mirror.images import read_chart
 from sie_airgap.rehearsal import far_side as far_sides
@@ -32,7 +35,8 @@ from sie_airgap.rehearsal.rehearse import (
 from sie_airgap.rehearsal.rehearse import call as make_call
 from sie_airgap.rehearsal.relay import relay
 from sie_airgap.store.blobs import GOLDEN_NAME, Blobs, write_atomically
-from sie_core.artifacts.lock import Lock
+from sie_airgap.verifying.checks import Kind
+from sie_core.artifacts.lock import Lock, lock_digest
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -132,6 +136,7 @@ def rehearse(
         with stage(installed, say, init_timeout_s=init_timeout, folders=[temporary]) as on:
             report = make_call(on, wanted, say)
             console.data("\n".join(lines(report)), _facts(report, wanted))
+            _note(report, lock, _again(archive, values, manifests, helm), console)
             if keep:
                 _keep(on, wanted, report.made, console)
     _raise_findings(report)
@@ -189,10 +194,32 @@ def _facts(report: Report, wanted: Call) -> dict[str, object]:
     }
 
 
+def _again(archive: Sequence[Path], values: Sequence[Path], manifests: Path | None, helm: Path | None) -> list[str]:
+    """The words that rehearse the same once more, wherever they are said."""
+    files = [word for path in values for word in ("--values", str(path.resolve()))]
+    others = given({"--manifests": manifests and manifests.resolve(), "--helm": helm})
+    return ["rehearse", *(str(path.resolve()) for path in archive or (STORE,)), *files, *others]
+
+
+def _note(report: Report, lock: Lock, again: Sequence[str], console: Console) -> None:
+    """For `status`: what was counted, and what was compared."""
+    digest, place = lock_digest(lock), f"rehearsal in {Path.cwd()}"
+    if report.counts is not None:
+        said = f"no attempt to leave in {counted(len(report.counts), 'namespace')}"
+        left = egress(report.counts)
+        note(checked(Kind.EGRESS, digest, place=place, findings=left, said=said, again=again), console)
+    if report.golden:
+        said, differ = "as recorded", _differences(report)
+        note(checked(Kind.REHEARSED, digest, place=place, findings=differ, said=said, again=again), console)
+
+
+def _differences(report: Report) -> list[Differs]:
+    told = "\n".join(report.golden)
+    return [Differs(f"the answers are not what was recorded\n{told}")] if report.differs else []
+
+
 def _raise_findings(report: Report) -> None:
-    findings: list[Expected] = [*egress(report.counts or ())]
-    if report.differs:
-        findings.append(Differs("the answers are not what was recorded\n" + "\n".join(report.golden)))
+    findings: list[Expected] = [*egress(report.counts or ()), *_differences(report)]
     if report.counts is None:
         findings.append(NotCounted(f"egress: not counted ({report.not_counted})"))
     raise_all(findings)

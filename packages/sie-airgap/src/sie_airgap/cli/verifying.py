@@ -1,7 +1,7 @@
 """The verb that holds every stop of the way against the lock: verify."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -18,6 +18,7 @@ from sie_airgap.cli.console import (
 )
 from sie_airgap.cli.crossing import tell_notes
 from sie_airgap.cli.guarding import Guard, trust_options
+from sie_airgap.cli.noting import checked, given, note
 from sie_airgap.cli.registries import full_names_option, opened_registry
 from sie_airgap.failures import Drift, Expected, Misused, raise_all
 from sie_airgap.mirror.adoption import adopt
@@ -26,14 +27,18 @@ from sie_airgap.progress import counted, sized
 from sie_airgap.proof.serving import served_models
 from sie_airgap.settings import state_folder
 from sie_airgap.store.blobs import SIGNATURES_NAME, BlobFolder, lock_of, read_lock
+from sie_airgap.store.contents import contents
 from sie_airgap.trust.files import merged, read_envelope, sealed_in_bucket
 from sie_airgap.trust.judging import Sealed
 from sie_airgap.verifying.bucket import verify_bucket
+from sie_airgap.verifying.checks import Kind
 from sie_airgap.verifying.manifests import verify_manifests
-from sie_airgap.verifying.media import verify_media
+from sie_airgap.verifying.media import absent, verify_media
+from sie_airgap.verifying.records import stamps_of, unchanged
 from sie_airgap.verifying.registry import verify_registry
 from sie_airgap.verifying.remembered import Remembered, record_of
 from sie_airgap.verifying.serving import callable_models, differences
+from sie_airgap.verifying.stamps import Stamp
 from sie_airgap.verifying.store import verify_store
 from sie_core.artifacts.lock import CURRENT_FILE, Lock, lock_digest
 from sie_core.artifacts.store import Destination, Store
@@ -41,6 +46,8 @@ from sie_core.artifacts.stores.local import LocalStore
 from sie_core.artifacts.transfer import read
 
 _REGISTRIES, _SERVERS = ("oci://", "oci+http://"), ("http://", "https://")
+
+_WHOLE = "every byte is what was locked"
 
 
 @click.command()
@@ -78,6 +85,8 @@ def verify(
 
     --deep reads what else is not read. A worker answers for itself; `golden compare` asks what it makes of texts.
 
+    What is found is kept on this machine for `status`.
+
     Nothing is changed, unless --write-manifest says so: then a bucket that `aws s3 sync` or its like filled gets its
     manifests, for all models that are whole. With --lock they are held against that lock, and served as verified.
     Without, they are served as adopted: nothing in them can change unseen any more, and nothing says that they were
@@ -100,31 +109,34 @@ def verify(
             guard.check_lock(lock, sealed, where=str(lock_path))
         _adopt(bucket(first, endpoint=endpoint, region=region), lock, sealed, dry_run=dry_run, console=console)
         return
-    said = "every byte is what was locked"
+    said = _WHOLE
     more: dict[str, object] = {}
     if first.startswith(_REGISTRIES + _SERVERS):
         there, path = _needed(lock, lock_path, first)
         if first.startswith(_REGISTRIES):
-            findings, said = _registry(first, there, full_names=full_names, deep=deep, console=console)
+            findings, said = _registry(first, there, path, full_names=full_names, deep=deep, console=console)
         else:
-            findings, said = _serving(first, there, console)
+            findings, said = _serving(first, there, path, console)
         findings += guard.findings(lambda: guard.check_lock(there, _sealed_beside(path), where=str(path)))
     elif "://" in first:
         store = bucket(first, endpoint=endpoint, region=region)
         if lock is None and read(store, CURRENT_FILE) is None:
             _verify_manifests(store, _known(store, deep=deep), console)
             return
+        there = lock or lock_in_bucket(store)
         known = _known(store, deep=deep)
         findings = verify_bucket(store, lock, progress=console.progress, remembered=known)
+        options = given({"--lock": lock_path, "--endpoint": endpoint, "--region": region})
+        words = ["verify", store.url, *options]
+        _note(Kind.BUCKET, there, console, place=store.url, findings=findings, said=said, again=words)
         said += _not_read(known)
         more |= _remembered(known)
-        there = lock or lock_in_bucket(store)
         findings += guard.findings(lambda: guard.check_lock(there, sealed_in_bucket(store, there), where=store.url))
     elif len(what) == 1 and is_store(Path(first)):
         folder = BlobFolder(Path(first))
         there = lock or lock_of(folder)
         known = _recorded([folder.root], deep=deep)
-        findings = verify_store(there, folder, progress=console.progress, remembered=known)
+        findings = _store(there, folder, known, console)
         said += _not_read(known)
         more |= _remembered(known)
         findings += guard.findings(lambda: guard.check(folder, there))
@@ -138,6 +150,22 @@ def verify(
     raise_all(findings)
     facts = {"verified": list(what), "findings": 0, "lock": lock_digest(there)}
     console.data(f"{', '.join(what)}: {said}", facts | more)
+
+
+def _note(
+    kind: Kind,
+    lock: Lock,
+    console: Console,
+    *,
+    place: str,
+    findings: Sequence[Expected],
+    said: str,
+    again: Sequence[str],
+    files: Mapping[str, Stamp] | None = None,
+) -> None:
+    """For `status`."""
+    check = checked(kind, lock_digest(lock), place=place, findings=findings, said=said, again=again, files=files)
+    note(check, console)
 
 
 def _check_meaning(what: Sequence[str], *, write_manifest: bool, dry_run: bool, full_names: bool) -> None:
@@ -183,30 +211,57 @@ def _needed(lock: Lock | None, lock_path: Path | None, what: str) -> tuple[Lock,
     return lock, lock_path
 
 
-def _registry(url: str, lock: Lock, *, full_names: bool, deep: bool, console: Console) -> tuple[list[Expected], str]:
+def _registry(
+    url: str, lock: Lock, path: Path, *, full_names: bool, deep: bool, console: Console
+) -> tuple[list[Expected], str]:
     """The findings, and what holds where there are none."""
     with opened_registry(url) as registry:
         findings = verify_registry(lock, registry, full_names=full_names, deep=deep, progress=console.progress)
     images = counted(len(lock.images), "image")
-    if deep:
-        return findings, f"every byte of {images} is what was locked"
-    return findings, f"{images} as locked, every layer there with its length; `--deep` reads their bytes, too"
+    text = f"{images} as locked, every layer there with its length"
+    said = f"every byte of {images} is what was locked" if deep else text
+    again = ["verify", url, "--lock", str(path), *(["--full-names"] if full_names else [])]
+    _note(Kind.REGISTRY, lock, console, place=url, findings=findings, said=said, again=again)
+    return findings, said if deep else f"{text}; `--deep` reads their bytes, too"
 
 
-def _serving(url: str, lock: Lock, console: Console) -> tuple[list[Expected], str]:
+def _serving(url: str, lock: Lock, path: Path, console: Console) -> tuple[list[Expected], str]:
     entries = served_models(url)
     wanted = {model.id for model in callable_models(lock)}
     idle = [entry.name for entry in entries if entry.name in wanted and not entry.loaded]
     if idle:
         console.note(f"note: not loaded, so nothing is known of what would be served: {', '.join(idle)}")
     text = f"{len(wanted) - len(idle)} of {counted(len(wanted), 'model')} loaded, each at its commit and verified"
-    return list(differences(lock, entries, where=url)), text
+    findings = list(differences(lock, entries, where=url))
+    again = ["verify", url, "--lock", str(path)]
+    _note(Kind.WORKER, lock, console, place=url, findings=findings, said=text, again=again)
+    return findings, text
+
+
+def _store(lock: Lock, folder: BlobFolder, known: Remembered, console: Console) -> list[Expected]:
+    paths = [folder.path(content.digest) for content in contents(lock)]
+    before = stamps_of(paths)
+    findings = verify_store(lock, folder, progress=console.progress, remembered=known)
+    files = unchanged(before, stamps_of(paths), now_ns=time.time_ns())
+    place = str(folder.root.resolve())
+    _note(Kind.STORE, lock, console, place=place, findings=findings, said=_WHOLE, again=["verify", place], files=files)
+    return findings
 
 
 def _media(media: Media, lock: Lock | None, known: Remembered, guard: Guard, console: Console) -> list[Expected]:
     console.note(f"{media.archive}, lock number {media.lock.serial}, {media.lock_digest}")
     tell_notes(media, console)
+    paths = [*media.volumes, *media.parity]
+    before = stamps_of(paths)
     findings = verify_media(media, progress=console.progress, remembered=known)
+    files = unchanged(before, stamps_of(paths), now_ns=time.time_ns())
+    again = ["verify", *(str(path.resolve()) for path in paths)]
+    place, volumes = f"archive {media.archive}", counted(len(media.volumes), "volume")
+    for kind, found, said in (
+        (Kind.INDEX, [*media.refused, *absent(media)], f"{volumes}, none is missing"),
+        (Kind.MEDIA, findings, _WHOLE),
+    ):
+        _note(kind, media.lock, console, place=place, findings=found, said=said, again=again, files=files)
     if lock is not None and lock_digest(lock) != media.lock_digest:
         findings.append(_other_lock(media, lock_digest(lock)))
     return findings + guard.findings(lambda: guard.check(media, media.lock))

@@ -11,12 +11,12 @@ from sie_airgap.deltas.receipt import strays
 from sie_airgap.failures import Drift, Expected
 from sie_airgap.mirror.current import lock_in_bucket
 from sie_airgap.patience import Wait
-from sie_airgap.progress import Progress
+from sie_airgap.progress import Progress, Silent
 from sie_airgap.verifying.objects import is_about_all
 from sie_airgap.verifying.remembered import Remembered
-from sie_airgap.verifying.wanted import Wanted, exactly, look_at
+from sie_airgap.verifying.wanted import Wanted, exactly, lengths, look_at
 from sie_core.artifacts import hf_layout
-from sie_core.artifacts.errors import NotThere, TransferError, TrustError
+from sie_core.artifacts.errors import NoPermission, NotThere, TransferError, TrustError
 from sie_core.artifacts.lock import (
     CURRENT_FILE,
     LOCKS_FOLDER,
@@ -61,6 +61,28 @@ def verify_bucket(
     wanted += files
     findings += look_at(store, wanted, _copy_again(store), progress=progress, remembered=remembered, wait=wait)
     return findings + list(_others(store, there, progress))
+
+
+def glance(store: Store, lock: Lock) -> list[Expected]:
+    """What shows at once, without reading weights: which lock is the current one, what readers start from, and the
+    length of every file. Nobody is waited for. Raises `TransferError` as `verify_bucket`.
+    """
+    files = [one for model in lock.models for one in wanted_of(model)]
+    _check_answers(store, [CURRENT_FILE, *(one.name for one in files[-3:])])
+    findings, wanted = _begun(store, lock)
+    small = [*wanted, *(one for one in files if one.data)]
+    findings += look_at(store, small, _copy_again(store), progress=Silent(), wait=lambda _: None)
+    large = [one for one in files if one.data is None]
+    return findings + list(lengths(store, large, _sizes(store, large), _copy_again(store)))
+
+
+def _sizes(store: Store, wanted: Sequence[Wanted]) -> Mapping[str, int]:
+    """The length of every file, as the store says it; one by one where it may not be listed."""
+    try:
+        return {stat.name: stat.size_bytes for stat in store.list("")}
+    except NoPermission:
+        found = [store.stat(one.name) for one in wanted]
+        return {stat.name: stat.size_bytes for stat in found if stat is not None}
 
 
 def _check_answers(store: Store, names: Sequence[str]) -> None:

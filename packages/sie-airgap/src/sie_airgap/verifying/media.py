@@ -58,17 +58,18 @@ def verify_media(media: Media, *, progress: Progress, remembered: Remembered | N
             findings += check.joined()
         finally:
             remembered.keep(progress.say)  # of a run that is interrupted, too
+    return findings + absent(media)
+
+
+def absent(media: Media) -> list[Expected]:
+    """Which volumes are not here, where something is on none of those that are."""
     lacking = [content for content in carried(media.lock, media.delta) if media.size(content.digest) is None]
-    if media.missing_volumes() and lacking:
-        shown = ", ".join(content.label for content in lacking[:3]) + (" …" if len(lacking) > 3 else "")
-        absent = ", ".join(f"`{name}`" for name in media.missing_volumes())
-        findings.append(
-            Incomplete(
-                f"{absent} not here; lacking without: {shown}",
-                hint="name the other media, too; a volume that is lost, `sie-airgap repair` makes again from parity",
-            )
-        )
-    return findings
+    if not media.missing_volumes() or not lacking:
+        return []
+    shown = ", ".join(content.label for content in lacking[:3]) + (" …" if len(lacking) > 3 else "")
+    names = ", ".join(f"`{name}`" for name in media.missing_volumes())
+    hint = "name the other media, too; a volume that is lost, `sie-airgap repair` makes again from parity"
+    return [Incomplete(f"{names} not here; lacking without: {shown}", hint=hint)]
 
 
 @dataclass

@@ -13,7 +13,7 @@ from sie_airgap.oci.manifest import Manifest, parse
 from sie_airgap.oci.reference import Reference
 from sie_airgap.oci.registry import Registry
 from sie_airgap.patience import Wait, patiently
-from sie_airgap.progress import Progress, Task
+from sie_airgap.progress import Progress, Silent, Task
 from sie_airgap.store.contents import kind_of_blob
 from sie_core.artifacts.digest import CHUNK_BYTES
 from sie_core.artifacts.errors import NotThere, TransferError, TrustError
@@ -50,6 +50,17 @@ def verify_registry(
     return check.findings
 
 
+def glance(lock: Lock, registry: Registry, *, full_names: bool = False) -> list[Expected]:
+    """What shows at once: whether every image's tag still names what was locked. Nobody is waited for."""
+    named = targets(lock.images, registry.place, full_names=full_names)
+    check = _Check(registry, deep=False, progress=Silent(), wait=None)
+    findings: list[Expected] = []
+    for image in lock.images:
+        target = named[image.reference]
+        findings += check.tag(target.repository, target.asked, image.digest, f"image `{image.reference}`")
+    return findings
+
+
 class _Check:
     """One walk through a registry. Once nobody answers there any more, nothing further is asked."""
 
@@ -66,7 +77,7 @@ class _Check:
         for referrer in image.referrers:
             self._take(partial(self._referrer, target.repository, referrer, image))
         label = f"image `{image.reference}`"
-        self._take(partial(self._tag, target.repository, target.asked, image.digest, label))
+        self._take(partial(self.tag, target.repository, target.asked, image.digest, label))
 
     def chart(self, chart: LockedChart, task: Task) -> None:
         """A chart may lie in a folder as well, so a registry without it is only told."""
@@ -125,7 +136,7 @@ class _Check:
             want = f"{blob.digest}  {blob.size_bytes:,} bytes"
             yield _other(f"{label} is not what was locked", self._where(repository), want, have)
 
-    def _tag(self, repository: str, tag: str, want: str, label: str) -> Iterator[Expected]:
+    def tag(self, repository: str, tag: str, want: str, label: str) -> Iterator[Expected]:
         where = f"{self._where(repository)}:{tag}"
         have = self._registry.manifest_digest(repository, tag, to_push=False)
         if have is None:
@@ -136,7 +147,7 @@ class _Check:
     def _referrer(self, repository: str, referrer: LockedReferrer, image: LockedImage) -> Iterator[Expected]:
         label = f"`{referrer.artifact_type or 'what refers to it'}` of image `{image.reference}`"
         if referrer.tag is not None:
-            yield from self._tag(repository, referrer.tag, referrer.digest, label)
+            yield from self.tag(repository, referrer.tag, referrer.digest, label)
         elif referrer.digest not in {one.digest for one in self._registry.listed(repository, referrer.subject)}:
             where = f"{self._where(repository)}, as referring to {referrer.subject}"
             yield _missing(f"{label} is not listed in {where}\n  want  {referrer.digest}\n  have  nothing")

@@ -4,7 +4,7 @@ Every finding is given, with the file's place and both values. A file that canno
 others; a bucket where nothing answers any more is one finding, too, and the last.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -66,6 +66,19 @@ def look_at(
     if objects.gone is not None:
         findings.append(_gone(store, objects.gone, len(wanted) - unread, len(wanted)))
     return findings
+
+
+def lengths(store: Store, wanted: Sequence[Wanted], have: Mapping[str, int], hint: str) -> Iterator[Expected]:
+    """What is missing, or of another length, by what a store says of its files; that is no evidence of their bytes."""
+    for one in wanted:
+        size_bytes = have.get(one.name)
+        if size_bytes is None:
+            yield _missing(store, one, NotThere(one.name), hint)
+        elif size_bytes != one.size_bytes:
+            want, said = f"{one.size_bytes:,} bytes", f"{size_bytes:,} bytes"
+            yield TrustError(
+                f"{one.label} is not {one.should}", where=_where(store, one), want=want, have=said, hint=hint
+            )
 
 
 def _look(store: Store, objects: Objects, hint: str, one: Wanted) -> list[Expected] | None:
