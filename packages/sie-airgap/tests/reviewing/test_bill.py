@@ -1,6 +1,7 @@
 """What a lock costs to carry: bytes, disks, volumes and time, from the lock alone."""
 
 import json
+from functools import partial
 
 import msgspec
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sie_airgap.amounts import lasting, parse_size, sized
-from sie_airgap.archive.cut import plan_archive
+from sie_airgap.archive.cut import beside_bytes, plan_archive, would_be
 from sie_airgap.archive.medium import VolumeSize
 from sie_airgap.reviewing.bill import bill, parse_link
 from sie_airgap.store.blobs import BlobFolder
@@ -24,11 +25,16 @@ repositories = st.dictionaries(names, contents_, min_size=1, max_size=4)
 locks = st.dictionaries(st.sampled_from(["org/a", "org/b", "org/c"]), repositories, max_size=3).map(make_lock)
 
 
+def nothing(count: int) -> int:
+    """As where only volumes lie on a medium."""
+    return 0
+
+
 @given(locks, st.sets(st.integers(0, 30)))
 def test_what_is_counted_each_once_is_what_is_carried(lock: Lock, chosen: set[int]) -> None:
     wanted = contents(lock)
     present = {content.digest for at, content in enumerate(wanted) if at in chosen}
-    made = bill(lock, present, media={}, links=[])
+    made = bill(lock, present, media={}, beside_bytes=nothing, links=[])
 
     assert sum(amount.each_once_bytes for amount in made.amounts) == made.size_bytes
     assert made.size_bytes == sum(content.size_bytes for content in wanted)
@@ -39,7 +45,13 @@ def test_what_is_counted_each_once_is_what_is_carried(lock: Lock, chosen: set[in
 
 @given(locks, st.integers(100_000, 4_000_000), st.integers(0, 1_000_000))
 def test_larger_volumes_are_never_more(lock: Lock, volume_bytes: int, more_bytes: int) -> None:
-    small, large = bill(lock, (), media={"small": volume_bytes, "large": volume_bytes + more_bytes}, links=[]).volumes
+    small, large = bill(
+        lock,
+        (),
+        media={"small": VolumeSize(volume_bytes), "large": VolumeSize(volume_bytes + more_bytes)},
+        beside_bytes=nothing,
+        links=[],
+    ).volumes
 
     assert large.count is not None
     assert small.count is None or large.count <= small.count
@@ -50,6 +62,7 @@ def test_a_blob_of_two_models_is_carried_once_and_lies_in_the_bucket_twice() -> 
         make_lock({"org/a": {"model.safetensors": SHARED}, "org/b": {"model.safetensors": SHARED}}),
         (),
         media={},
+        beside_bytes=nothing,
         links=[],
     )
     (weights,) = [amount for amount in made.amounts if amount.kind == "weights"]
@@ -62,7 +75,10 @@ def test_two_names_of_one_repository_lie_in_the_bucket_once() -> None:
     lock = make_lock({"org/a": {"model.safetensors": SHARED}, "org/b": {"model.safetensors": SHARED}})
     same = tuple(msgspec.structs.replace(model, repo=lock.models[0].repo) for model in lock.models)
 
-    assert bill(msgspec.structs.replace(lock, models=same), (), media={}, links=[]).bucket_bytes == 40_000
+    assert (
+        bill(msgspec.structs.replace(lock, models=same), (), media={}, beside_bytes=nothing, links=[]).bucket_bytes
+        == 40_000
+    )
 
 
 def test_a_layer_of_two_images_is_in_the_registry_once() -> None:
@@ -71,21 +87,38 @@ def test_a_layer_of_two_images_is_in_the_registry_once() -> None:
         LockedImage(f"r.example/{at}:v1", blob.digest, "x", {}, tuple(sorted([blob, blobs[2]])), (), ())
         for at, blob in enumerate(blobs[:2])
     )
-    made = bill(msgspec.structs.replace(make_lock({}), images=images), (), media={}, links=[])
+    made = bill(msgspec.structs.replace(make_lock({}), images=images), (), media={}, beside_bytes=nothing, links=[])
 
     assert made.registry_bytes == len(b"one" + b"other" + b"shared layer")
 
 
 def test_the_volumes_are_those_that_pack_cuts(store: BlobFolder, lock: Lock) -> None:
     for volume_bytes in (1 << 20, 1 << 21, 1 << 30):
-        (counted,) = bill(lock, (), media={"it": volume_bytes}, links=[]).volumes
+        (counted,) = bill(lock, (), media={"it": VolumeSize(volume_bytes)}, beside_bytes=nothing, links=[]).volumes
         cut = plan_archive(lock, store, name="x", size=VolumeSize(volume_bytes))
 
         assert counted.count == len(cut.volumes)
 
 
+def test_a_disc_has_room_for_what_stands_beside_its_volume(store: BlobFolder, lock: Lock) -> None:
+    """Of some discs one more is needed than for the volumes alone."""
+    beside = partial(beside_bytes, would_be(lock))
+    more = 0
+    for disc_bytes in range(600_000, 4_000_000, 50_000):
+        disc = VolumeSize(disc_bytes, holds_all=True)
+        alone = {"disc": VolumeSize(disc_bytes)}
+        (counted,) = bill(lock, (), media={"disc": disc}, beside_bytes=beside, links=[]).volumes
+        (fewer,) = bill(lock, (), media=alone, beside_bytes=beside, links=[]).volumes
+        cut = plan_archive(lock, store, name="sie-1", size=disc)
+
+        assert counted.count == len(cut.volumes)
+        assert max(cut.size_bytes.values()) + beside(len(cut.volumes)) <= disc_bytes
+        more += counted.count != fewer.count
+    assert more
+
+
 def test_a_medium_that_is_too_small_has_no_volumes() -> None:
-    (volumes,) = bill(make_lock(FILES), (), media={"floppy": 1000}, links=[]).volumes
+    (volumes,) = bill(make_lock(FILES), (), media={"floppy": VolumeSize(1000)}, beside_bytes=nothing, links=[]).volumes
 
     assert volumes.count is None
 
@@ -104,7 +137,7 @@ def test_what_is_no_line_is_refused(text: str) -> None:
 
 
 def test_a_line_takes_its_bits() -> None:
-    (slow, fast) = bill(make_lock(FILES), (), media={}, links=["1Mbit/s", "1Gbit/s"]).crossings
+    (slow, fast) = bill(make_lock(FILES), (), media={}, beside_bytes=nothing, links=["1Mbit/s", "1Gbit/s"]).crossings
 
     assert slow.whole_s == 25  # 3,084,009 bytes
     assert fast.whole_s == 1

@@ -4,14 +4,14 @@ Reads nothing of the store but names and lengths. `packing` writes what is plann
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import msgspec
 
 from sie_airgap.archive.medium import UNLIMITED, VolumeSize
 from sie_airgap.archive.parity_format import Covered, Parity, groups, parity_name
-from sie_airgap.archive.plan import Piece, lay_out, with_offsets
+from sie_airgap.archive.plan import Piece, lay_out_on, with_offsets
 from sie_airgap.archive.runbook import readme, start_script
 from sie_airgap.archive.sums import LINE_BYTES
 from sie_airgap.archive.volume_format import ARCHIVE_VERSION, Volume, volume_name
@@ -20,7 +20,7 @@ from sie_airgap.failures import Drift, Incomplete, Misused
 from sie_airgap.store.blobs import GOLDEN_NAME, Blobs
 from sie_airgap.store.contents import LOCK_NAME, Content, contents
 from sie_core.artifacts.digest import Digest, digest_of
-from sie_core.artifacts.lock import Lock, encode_lock
+from sie_core.artifacts.lock import Lock, encode_lock, lock_digest
 
 _BESIDE_STEP_BYTES = 1 << 16
 _EVERYWHERE = (LOCK_NAME, DELTA_NAME)
@@ -122,29 +122,28 @@ def plan_archive(
     blobs = {content.digest: content.size_bytes for content in wanted}
     extra = {digest_of(data): len(data) for file, data in named.items() if file not in everywhere}
     ordered = list({**extra, **blobs}.items())
-    beside_bytes = 0
-    while True:
-        most = size.most_bytes - beside_bytes
-        volumes = lay_out(ordered, volume_bytes=most, reserved_bytes=[len(data) for data in everywhere.values()])
-        cut = Cut(
-            name=name,
-            lock=lock,
-            lock_digest=digest_of(lock_bytes),
-            named=named,
-            volumes=tuple(tuple(_with_names(pieces, named)) for pieces in volumes),
-            parity_every=parity_every,
-            delta=delta,
-        )
-        needed = _beside_bytes(cut) if size.holds_all else 0
-        if needed <= beside_bytes:
-            return cut
-        beside_bytes = needed
+    empty = Cut(name, lock, digest_of(lock_bytes), named, (), parity_every, delta)
+    volumes = lay_out_on(
+        size,
+        ordered,
+        reserved_bytes=[len(data) for data in everywhere.values()],
+        beside_bytes=partial(beside_bytes, empty),
+    )
+    return replace(empty, volumes=tuple(tuple(_with_names(pieces, named)) for pieces in volumes))
 
 
-def _beside_bytes(cut: Cut) -> int:
-    """Room for what stands beside a volume on its medium, with a parity volume to every volume, in whole steps."""
-    needed = len(cut.runbook(cut.names)) * 2 + len(start_script())
-    needed += 2 * LINE_BYTES * len(cut.volumes)
+def would_be(lock: Lock) -> Cut:
+    """An archive of a lock without its volumes, for what can be said before there is a store; golden answers count."""
+    return Cut(f"sie-{lock.serial}", lock, lock_digest(lock), {LOCK_NAME: encode_lock(lock), GOLDEN_NAME: b""}, ())
+
+
+def beside_bytes(cut: Cut, count: int) -> int:
+    """Room for what stands beside one of `count` volumes on its medium, in whole steps.
+
+    That is the runbook, the script and the sums, as with a parity volume to every volume.
+    """
+    counted = replace(cut, volumes=((),) * count)
+    needed = len(cut.runbook(counted.names)) * 2 + len(start_script()) + 2 * LINE_BYTES * count
     return needed + -needed % _BESIDE_STEP_BYTES
 
 

@@ -8,11 +8,12 @@ the blob's order, and whoever writes one volume after the other reads and hashes
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
 
+from sie_airgap.archive.medium import VolumeSize
 from sie_airgap.archive.parity_format import overhead_bytes
 from sie_airgap.archive.volume_format import (
     BLOCK_BYTES,
@@ -96,6 +97,30 @@ def lay_out(
         if len(volumes) <= promised:
             return volumes
         promised = len(volumes) * 2
+
+
+def lay_out_on(
+    size: VolumeSize,
+    blobs: Sequence[tuple[Digest, int]],
+    *,
+    reserved_bytes: Sequence[int],
+    beside_bytes: Callable[[int], int],
+) -> list[list[Piece]]:
+    """`lay_out` on media of a size. Where a medium holds all, what stands beside the volume has room there, too.
+
+    Args:
+        beside_bytes: the most that stands beside a volume, by the number of volumes.
+
+    Raises:
+        ValueError: as `lay_out`.
+    """
+    left_bytes = 0
+    while True:
+        volumes = lay_out(blobs, volume_bytes=size.most_bytes - left_bytes, reserved_bytes=reserved_bytes)
+        needed = beside_bytes(len(volumes)) if size.holds_all else 0
+        if needed <= left_bytes:
+            return volumes
+        left_bytes = needed
 
 
 def _filled(blobs: Sequence[tuple[Digest, int]], room: int) -> list[list[Piece]]:

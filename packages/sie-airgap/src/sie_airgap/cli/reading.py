@@ -1,14 +1,16 @@
 """The verbs that explain a lock: why, explain, diff."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 
 from sie_airgap.amounts import sized
+from sie_airgap.archive.cut import beside_bytes, would_be
 from sie_airgap.archive.media import Media, read_media
 from sie_airgap.archive.medium import MEDIA
-from sie_airgap.archive.plan import lay_out
+from sie_airgap.archive.plan import lay_out_on
 from sie_airgap.cli.console import Console, from_option, is_store, lock_option, opened, output_option
 from sie_airgap.failures import Incomplete
 from sie_airgap.reviewing.diff import difference, lines, weight
@@ -100,10 +102,11 @@ def _on_volumes(media: Media) -> Mapping[str, Mapping[Digest, Sequence[str]]]:
 def _would_be_on(lock: Lock) -> Mapping[str, Mapping[Digest, Sequence[str]]]:
     """The volumes of each medium, as `pack` would cut them."""
     blobs = [(content.digest, content.size_bytes) for content in contents(lock)]
+    beside = partial(beside_bytes, would_be(lock))
     found = {}
     for medium, size in MEDIA.items():
         on: dict[Digest, list[str]] = {}
-        cut = lay_out(blobs, volume_bytes=size.most_bytes, reserved_bytes=[len(encode_lock(lock))])
+        cut = lay_out_on(size, blobs, reserved_bytes=[len(encode_lock(lock))], beside_bytes=beside)
         for number, pieces in enumerate(cut, start=1):
             for piece in pieces:
                 on.setdefault(piece.blob, []).append(f"volume {number} of {len(cut)}")

@@ -1,12 +1,14 @@
 """The verbs that weigh a lock before anything is carried: review, plan."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
 
 from sie_airgap.amounts import counted, lasting, sized
+from sie_airgap.archive.cut import beside_bytes, would_be
 from sie_airgap.archive.medium import MEDIA
 from sie_airgap.cli.console import Console, columns, output_option, store_option
 from sie_airgap.cli.reading import read_any_lock
@@ -153,7 +155,7 @@ def plan(lock: Path, links: tuple[str, ...], store: Path, output: str) -> None:
     console = Console(output)
     locked, blobs = read_any_lock(lock), BlobFolder(store)
     present = {content.digest for content in contents(locked) if blobs.size(content.digest) is not None}
-    made = bill(locked, present, media={name: size.most_bytes for name, size in MEDIA.items()}, links=links)
+    made = bill(locked, present, media=MEDIA, beside_bytes=partial(beside_bytes, would_be(locked)), links=links)
     facts = {
         "lock": lock_digest(locked),
         **msgspec.to_builtins(made),

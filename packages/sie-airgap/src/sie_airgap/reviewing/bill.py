@@ -1,11 +1,12 @@
 """What a lock costs to carry: bytes by kind, disk on both sides, volumes of each medium, time on a line. Pure."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
-from sie_airgap.archive.plan import lay_out
+from sie_airgap.archive.medium import VolumeSize
+from sie_airgap.archive.plan import lay_out_on
 from sie_airgap.store.contents import contents
 from sie_core.artifacts.digest import Digest
 from sie_core.artifacts.lock import Lock, encode_lock
@@ -74,10 +75,18 @@ class Bill(Struct, frozen=True):
         return self.size_bytes + self.bucket_bytes + self.registry_bytes
 
 
-def bill(lock: Lock, present: Collection[Digest], *, media: Mapping[str, int], links: Sequence[str]) -> Bill:
+def bill(
+    lock: Lock,
+    present: Collection[Digest],
+    *,
+    media: Mapping[str, VolumeSize],
+    beside_bytes: Callable[[int], int],
+    links: Sequence[str],
+) -> Bill:
     """Args:
     present: what the store has already.
-    media: the most bytes of a volume, by the medium's name.
+    media: how large a volume may be, by the medium's name.
+    beside_bytes: as of `lay_out_on`.
     links: as `parse_link` reads them.
     """
     wanted = contents(lock)
@@ -98,8 +107,8 @@ def bill(lock: Lock, present: Collection[Digest], *, media: Mapping[str, int], l
         registry_bytes=sum({blob.digest: blob.size_bytes for image in lock.images for blob in image.blobs}.values()),
         largest_model=(largest.id, largest.size_bytes) if largest is not None else None,
         volumes=tuple(
-            Volumes(medium, most, _count(blobs, volume_bytes=most, reserved_bytes=reserved_bytes))
-            for medium, most in media.items()
+            Volumes(medium, size.most_bytes, _count(blobs, size, reserved_bytes, beside_bytes))
+            for medium, size in media.items()
         ),
         crossings=tuple(Crossing(link, _seconds(size_bytes, link), _seconds(lacking_bytes, link)) for link in links),
     )
@@ -117,9 +126,14 @@ def _seconds(size_bytes: int, link: str) -> int:
     return -int(-size_bytes * 8 // parse_link(link))
 
 
-def _count(blobs: Sequence[tuple[Digest, int]], *, volume_bytes: int, reserved_bytes: Sequence[int]) -> int | None:
+def _count(
+    blobs: Sequence[tuple[Digest, int]],
+    size: VolumeSize,
+    reserved_bytes: Sequence[int],
+    beside_bytes: Callable[[int], int],
+) -> int | None:
     try:
-        return len(lay_out(blobs, volume_bytes=volume_bytes, reserved_bytes=reserved_bytes))
+        return len(lay_out_on(size, blobs, reserved_bytes=reserved_bytes, beside_bytes=beside_bytes))
     except ValueError:
         return None
 
