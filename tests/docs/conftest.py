@@ -1,7 +1,9 @@
 """The documents as a reader meets them: pages, headings, links, and blocks of code with their language."""
 
 import importlib.util
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,6 +11,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+from sie_testing import parts
+from sie_testing.carried import FILES
+from sie_testing.hub import Hub, serving_hub
+from sie_testing.images import write_images
+
+from .following import Operator
 
 ROOT = Path(__file__).resolve().parents[2]
 _FENCE = re.compile(r"^( *)```([\w-]*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
@@ -98,3 +107,38 @@ def tool() -> Iterator[ModuleType]:
     yield module
     sys.path.remove(str(ROOT / "tools"))
     del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="session")
+def connected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store for a lock with two models, the chart and its images: what step 1 of the guide leaves."""
+    folder = tmp_path_factory.mktemp("connected")
+    for model, files in FILES.items():
+        for path, data in files.items():
+            (folder / "hub" / model / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "hub" / model / path).write_bytes(data)
+    write_images(folder / "images")
+    images = f"--image-source ghcr.io/superlinked=oci:{folder / 'images'}"
+    models = " ".join(f"--model {model}" for model in FILES)
+    chart = f"--chart {ROOT / 'charts' / 'sie-cluster'} --helm {parts.helm()}"
+    with serving_hub(Hub(folder / "hub", pins=dict.fromkeys(FILES, "ab" * 20), lfs_above_bytes=1000)) as hub:  # type: ignore[arg-type]
+        operator = Operator(folder, env={"HF_ENDPOINT": hub})
+        ran = operator.run(f"sie-airgap lock {models} {chart} {images}\nsie-airgap snapshot {images}")
+    assert ran.code == 0, ran.said
+    return folder
+
+
+@pytest.fixture
+def folder(connected: Path, tmp_path: Path) -> Path:
+    """An empty folder but for that store and its lock."""
+    shutil.copy(connected / "airgap.lock", tmp_path)
+    shutil.copytree(connected / "airgap-store", tmp_path / "airgap-store", copy_function=os.link)
+    return tmp_path
+
+
+@pytest.fixture
+def media(folder: Path) -> Path:
+    """An empty folder but for an archive."""
+    ran = Operator(folder).run("sie-airgap pack media && rm -r airgap-store airgap.lock")
+    assert ran.code == 0, ran.said
+    return folder

@@ -21,22 +21,8 @@ from sie_core.settings import DROPPED, NAMES
 
 OTHERS = {
     *(".", "aws", "basename", "cd", "cmp", "cp", "curl", "cut", "docker", "echo", "eject", "export", "find", "gcloud"),
-    *(
-        "gsutil",
-        "helm",
-        "hf",
-        "kubectl",
-        "mc",
-        "mkdir",
-        "mount",
-        "pip",
-        "python3",
-        "read",
-        "sha256sum",
-        "true",
-        "umount",
-    ),
-    "xorriso",
+    *("gsutil", "helm", "hf", "jq", "kubectl", "mc", "mkdir", "mount", "pip", "python3", "read", "sha256sum", "tar"),
+    *("true", "umount", "xorriso"),
 }
 """Programs that are not ours: that a document names them is checked, not what they take."""
 

@@ -5,13 +5,11 @@ for Ceph. Discs are real images of ISO 9660, which this machine may have no way 
 read-only in their place. The diode is a pipe into a process without a network, which loses what it is told to lose.
 """
 
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -23,113 +21,15 @@ from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.lock import lock_digest
 from sie_testing import fake_gcs, juicefs, parts, rclone, seaweed, tiny_bert
 from sie_testing.authority import Authority
-from sie_testing.carried import FILES, locked_model, seeded
+from sie_testing.carried import locked_model, seeded
 from sie_testing.front import standing_in_front
-from sie_testing.hub import Hub, serving_hub
-from sie_testing.images import write_images
+
+from .following import Operator
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-BIN = Path(sys.executable).parent
 RECIPES = "docs/guides/recipes"
 BUCKET = "sie-models-private"
 KEYS = {"AWS_ACCESS_KEY_ID": seaweed.ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": seaweed.SECRET_KEY}
-PROGRAMS = {
-    "aws": f'exec env PYTHONPATH="$AWSCLI" {sys.executable} -m awscli --cli-read-timeout 10 "$@"',
-    "gcloud": 'echo "gcloud $*"',
-    "kubectl": 'exec "$KUBECTL" "$@" --dry-run=client -o yaml',
-}
-"""Where it is not the program itself that runs."""
-
-
-@dataclass
-class Ran:
-    """How the commands of a page, or of a part of it, ended, and all that they printed."""
-
-    code: int
-    said: str
-
-
-@dataclass
-class Operator:
-    """Whoever follows a page: a folder, the page's names swapped for those of this test, programs of the test's own."""
-
-    folder: Path
-    swaps: Mapping[str, str] = field(default_factory=dict)
-    env: Mapping[str, str] = field(default_factory=dict)
-    programs: Mapping[str, str] = field(default_factory=dict)
-    within: tuple[str, ...] = ()
-
-    def read(self, page, *, answers: str = "") -> Ran:
-        """Runs a page's commands, one after the other, in one shell."""
-        return self.run("\n".join(block.text for block in page.blocks if block.language == "bash"), answers=answers)
-
-    def run(self, text: str, *, answers: str = "") -> Ran:
-        for name, swapped in self.swaps.items():
-            text = text.replace(name, swapped)
-        done = subprocess.run(
-            [*self.within, "bash", "-euo", "pipefail", "-c", text],
-            cwd=self.folder,
-            env=self._environment(),
-            input=answers,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-            timeout=110,
-        )
-        return Ran(done.returncode, done.stdout)
-
-    def _environment(self) -> dict[str, str]:
-        own = self.folder / ".programs"
-        own.mkdir(exist_ok=True)
-        for name, text in {**PROGRAMS, **self.programs}.items():
-            (own / name).write_text(f"#!/bin/sh\n{text}\n")
-            (own / name).chmod(0o755)
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "GOOGLE_", "SIE_"))}
-        return {
-            **kept,
-            "PATH": f"{own}:{BIN}:{os.environ['PATH']}",
-            "HOME": str(self.folder),
-            "XDG_STATE_HOME": str(self.folder / ".state"),
-            "AWSCLI": os.pathsep.join(str(parts.fetch(name)) for name in parts.AWSCLI),
-            "KUBECTL": str(parts.kubectl()),
-            **self.env,
-        }
-
-
-@pytest.fixture(scope="module")
-def connected(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store for a lock with two models, the chart and its images: what step 1 of the guide leaves."""
-    folder = tmp_path_factory.mktemp("connected")
-    for model, files in FILES.items():
-        for path, data in files.items():
-            (folder / "hub" / model / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / "hub" / model / path).write_bytes(data)
-    write_images(folder / "images")
-    images = f"--image-source ghcr.io/superlinked=oci:{folder / 'images'}"
-    models = " ".join(f"--model {model}" for model in FILES)
-    chart = f"--chart {CHECKOUT / 'charts' / 'sie-cluster'} --helm {parts.helm()}"
-    with serving_hub(Hub(folder / "hub", pins=dict.fromkeys(FILES, "ab" * 20), lfs_above_bytes=1000)) as hub:  # type: ignore[arg-type]
-        operator = Operator(folder, env={"HF_ENDPOINT": hub})
-        ran = operator.run(f"sie-airgap lock {models} {chart} {images}\nsie-airgap snapshot {images}")
-    assert ran.code == 0, ran.said
-    return folder
-
-
-@pytest.fixture
-def folder(connected: Path, tmp_path: Path) -> Path:
-    """An empty folder but for that store and its lock."""
-    shutil.copy(connected / "airgap.lock", tmp_path)
-    shutil.copytree(connected / "airgap-store", tmp_path / "airgap-store", copy_function=os.link)
-    return tmp_path
-
-
-@pytest.fixture
-def media(folder: Path) -> Path:
-    """An empty folder but for an archive."""
-    ran = Operator(folder).run("sie-airgap pack media && rm -r airgap-store airgap.lock")
-    assert ran.code == 0, ran.said
-    return folder
 
 
 @pytest.fixture
