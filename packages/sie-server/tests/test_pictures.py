@@ -1,6 +1,8 @@
 """Pictures to patches, without a network: what is read, what is refused, and how. `tests/parity` has the pixels."""
 
 import json
+import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -130,6 +132,41 @@ def test_damaged_bytes_are_the_callers_fault_or_a_picture(tmp_path_factory: Any,
         assert read(cut, "items[0]").shape == (4, 48)
     except ApiError as error:
         assert error.code == "INVALID_INPUT"
+
+
+IN_A_PROCESS = """
+import io, sys, warnings
+import numpy as np
+from PIL import Image
+if sys.argv[1] == "ours":
+    import sie_server.models.pictures
+warnings.simplefilter("ignore")
+noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+for kind in ("tiff_lzw", "tiff_deflate", "jpeg", "packbits"):
+    whole = io.BytesIO()
+    noise.save(whole, "TIFF", compression=kind)
+    for seed in range(20):
+        damaged, random = bytearray(whole.getvalue()), np.random.default_rng(seed)
+        for at in random.integers(8, len(damaged), 20):
+            damaged[at] = random.integers(256)
+        try:
+            Image.open(io.BytesIO(bytes(damaged)), formats=("TIFF",)).convert("RGB")
+        except Exception:
+            pass
+"""
+
+
+def test_a_damaged_tiff_writes_nothing_to_stderr() -> None:
+    """Not even what a C library writes by itself; the control shows that it would."""
+    said = {
+        who: subprocess.run(
+            [sys.executable, "-c", IN_A_PROCESS, who], capture_output=True, text=True, check=True
+        ).stderr
+        for who in ("ours", "pillow")
+    }
+
+    assert said["ours"] == ""
+    assert "tempfile.tif: " in said["pillow"]
 
 
 @pytest.mark.parametrize(

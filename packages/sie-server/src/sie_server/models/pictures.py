@@ -6,6 +6,8 @@ last bit.
 What a model does with patches: `backbones.vision`.
 """
 
+import ctypes
+import logging
 import struct
 import warnings
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, _imaging
 
 from sie_core.errors import ApiError
 from sie_server.models.calls import LoadError
@@ -39,6 +41,22 @@ _SHOWN_BYTES: Final = 12
 # decoded, and what callers send is nothing for whoever runs the worker.
 Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+def _hush_libtiff() -> None:
+    """libtiff writes what is wrong with a file to the process's stderr, whatever Python does with it, until it is told
+    not to: its own two handlers, for the whole process and all threads. A Pillow that has it elsewhere keeps its own.
+    """
+    library = ctypes.CDLL(_imaging.__file__)  # a name is looked up in what it was linked with, too
+    for name in ("TIFFSetErrorHandler", "TIFFSetWarningHandler"):
+        if hasattr(library, name):
+            function = library[name]
+            function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
+            function(None)
+
+
+_hush_libtiff()
 
 
 class _Size(Struct, frozen=True):
