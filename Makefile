@@ -94,7 +94,7 @@ gpu: setup $(PARITY_READY) ## parity and the bench on a CUDA device; where torch
 gap: setup wheels ## the real hub clients of several versions, the published client, the carried wheels: fetched once
 	@$(BIN)/pytest -m "hub_versions or published_client or gap_large or gap_kills or gap_servers" packages/sie-core \
 	  packages/sie-airgap packages/sie-testing packages/sie-server/tests/test_hub_clients_offline.py \
-	  packages/sie-server/tests/test_local_cache.py tests/contract \
+	  packages/sie-server/tests/test_killed_in_a_range.py packages/sie-server/tests/test_local_cache.py tests/contract \
 	  tests/journeys/test_by_hand.py $(ARGS)
 
 .PHONY: bench

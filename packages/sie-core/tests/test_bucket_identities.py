@@ -1,10 +1,8 @@
 """Who we are to a bucket is what the user's own settings say: profiles, roles, endpoints; none of them is erased."""
 
-import datetime
 import json
 import socket
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from sie_core.artifacts.store import Destination
 from sie_core.artifacts.stores.open import open_store
 from sie_testing import seaweed
 from sie_testing.front import Front, standing_in_front
+from sie_testing.givers import Giver
 from sie_testing.places import BUCKET
 from sie_testing.seaweed import ACCESS_KEY, SECRET_KEY, Seaweed
 from sie_testing.store_suite import get, put
@@ -124,41 +123,6 @@ def test_a_profile_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) ->
 
     with pytest.raises(NoPermission, match="no-such"):
         open_store(prefix()).stat("x")
-
-
-@dataclass
-class Giver:
-    """Gives the right keys to who asks for them, as a security token service, a container's agent or a machine does.
-
-    Attributes:
-        left_s: for how long the keys are good.
-        asked: the path of each question, with what it was asked with.
-    """
-
-    left_s: int = 3_600
-    asked: list[tuple[str, Mapping[str, str]]] = field(default_factory=list)
-
-    def answer(self, request: Request) -> Answer:
-        form = request.body.read().decode()
-        self.asked.append((request.path, {**request.query, "form": form, **dict(request.headers.items())}))
-        until = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.left_s)).isoformat()
-        if request.path.endswith("/api/token"):
-            return Answer(200, {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, b"session")
-        if request.path.endswith("/security-credentials/"):
-            return Answer(200, {}, b"node-role")
-        if "AssumeRoleWithWebIdentity" in form:
-            return Answer(200, {"Content-Type": "text/xml"}, _STS.format(until=until).encode())
-        keys = {"AccessKeyId": ACCESS_KEY, "SecretAccessKey": SECRET_KEY, "Token": "", "Expiration": until}
-        return json_answer({"Code": "Success", **keys})
-
-
-_STS = (
-    "<AssumeRoleWithWebIdentityResponse xmlns='https://sts.amazonaws.com/doc/2011-06-15/'>"
-    "<AssumeRoleWithWebIdentityResult><Credentials>"
-    f"<AccessKeyId>{ACCESS_KEY}</AccessKeyId><SecretAccessKey>{SECRET_KEY}</SecretAccessKey>"
-    "<SessionToken></SessionToken><Expiration>{until}</Expiration>"
-    "</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
-)
 
 
 @pytest.fixture

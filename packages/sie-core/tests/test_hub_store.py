@@ -1,5 +1,6 @@
 """A hub is a store like the others, read through its HTTP API."""
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from sie_core.ids import ModelId, Revision
 from sie_testing import hub as stand_in
 from sie_testing.hub import Fault, FaultKind, serving_hub
 from sie_testing.store_suite import blob
-from sie_testing.web import json_answer, serving
+from sie_testing.web import Answer, Request, json_answer, serving
 
 MODEL = ModelId("acme/tiny")
 REVISION = Revision("1110a243fdf4706b3f48f1d95db1a4f5529b4d41")
@@ -48,6 +49,24 @@ def test_the_manifest_has_what_is_carried_with_its_sha256(served: tuple[stand_in
         path: digest_of(data) for path, data in FILES.items()
     }
     assert [entry.path for entry in manifest.files] == sorted(FILES)
+
+
+def test_small_files_are_asked_for_at_the_same_time(tmp_path: Path) -> None:
+    """The hub answers the first of them once it has been asked for another one, too."""
+    together = threading.Barrier(2, timeout=20)
+
+    class Waiting(stand_in.Hub):
+        def answer_api(self, request: Request) -> Answer:
+            if "/resolve/" in request.path:
+                together.wait()
+            return super().answer_api(request)
+
+    for name in ("a.json", "b.json"):
+        file = tmp_path / MODEL / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"{}")
+    with serving_hub(Waiting(tmp_path, pins={MODEL: REVISION})) as endpoint:
+        assert len(Hub(endpoint).manifest(MODEL, REVISION).files) == 2
 
 
 def test_a_snapshot_is_fetched_and_verified(served: tuple[stand_in.Hub, Hub], tmp_path: Path) -> None:

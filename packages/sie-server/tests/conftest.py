@@ -1,6 +1,5 @@
 """Workers in this process, over tiny models."""
 
-import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 
@@ -86,11 +85,3 @@ def unused_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
-
-
-@pytest.fixture
-def sigterm_kept() -> Iterator[None]:
-    """`fetch` takes SIGTERM over; given back after the test."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)

@@ -36,7 +36,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         yield running
 
 
-@pytest.mark.usefixtures("sigterm_kept")
 def test_a_bucket_that_may_not_be_read_is_said_and_looked_at_again(
     server: Seaweed, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +69,6 @@ def pinned(bucket: str) -> Digest:
     return lock_digest(lock)
 
 
-@pytest.mark.usefixtures("sigterm_kept")
 def test_after_the_init_container_a_pinned_worker_asks_nobody_and_imports_no_client(
     tmp_path: Path, unused_port: int
 ) -> None:
@@ -98,7 +96,6 @@ def test_after_the_init_container_a_pinned_worker_asks_nobody_and_imports_no_cli
     assert "ready on http://" in log
 
 
-@pytest.mark.usefixtures("sigterm_kept")
 def test_credentials_that_are_put_right_in_a_file_are_taken_at_the_next_look(
     server: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

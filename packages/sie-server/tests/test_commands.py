@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,8 @@ from sie_server.cli import main
 from sie_server.settings import ServeSettings
 from sie_testing.cluster import MINILM, fill_bucket, program, worker
 from sie_testing.doors import RawDoor
+from sie_testing.hub import Fault, FaultKind, Hub, serving_hub
+from sie_testing.init_container import started
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +165,27 @@ def test_weights_fetches_verifies_and_ends_and_the_second_time_does_nothing(buck
     assert next(line.split() for line in listed if MINILM in line) == [MINILM, "dense", "1110a243fdf4", "complete"]
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_weights_ends_at_once_though_the_far_end_is_silent(tmp_path: Path, number: int, code: int) -> None:
+    """A connection is given up after 30 s of silence; this waits for less."""
+    spec = Catalog.shipped().find(MINILM)
+    assert spec is not None
+    assert spec.revision is not None
+    file = tmp_path / "hub" / MINILM / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(bytes(100_000))
+    silent = Fault(FaultKind.STALL, match="*/model.safetensors*", after_bytes=10_000)
+    behind = Hub(tmp_path / "hub", pins={MINILM: spec.revision}, lfs_above_bytes=1_000_000, faults=[silent])
+    sent = threading.Event()
+    behind.on_sent = lambda total: sent.set()
+    with serving_hub(behind) as endpoint:
+        arguments = ["--models", MINILM, "--local-cache", str(tmp_path / "cache")]
+        with started(*arguments, HF_ENDPOINT=endpoint) as process:
+            assert sent.wait(60)
+            process.send_signal(number)
+            assert process.wait(timeout=20) == code
+
+
 def test_weights_without_models_reads_the_bucket_and_says_what_is_there(bucket: str) -> None:
     done = ran("weights", "--cluster-cache", bucket)
 
@@ -172,7 +197,6 @@ class Enough(Exception):
     pass
 
 
-@pytest.mark.usefixtures("sigterm_kept")
 def test_inside_a_cluster_weights_does_not_end_but_looks_again_each_minute(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

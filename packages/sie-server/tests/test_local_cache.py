@@ -209,7 +209,8 @@ def test_a_read_only_cache_serves_what_it_has(worker: Worker, cache: Path) -> No
 
 def test_a_snapshot_that_goes_while_it_is_looked_at_is_fetched_again(worker: Worker, bucket: Path, cache: Path) -> None:
     worker.fetch(A)
-    evictor, taken = Worker(bucket, cache, TWO_FIT), []
+    evictor = Worker(bucket, cache, TWO_FIT)
+    taken: list[ModelId] = []
 
     def take(repo: ModelId, revision: Revision) -> None:
         if not taken:
@@ -387,7 +388,7 @@ def test_a_download_that_does_not_come_leaves_its_room_to_others(bucket: Path, c
     """The note of what is coming counts while the lock is held, and no longer."""
 
     class Broken(LocalStore):
-        def open(self, name: str, *, start: int = 0, length: int | None = None) -> io.BytesIO:  # type: ignore[override]
+        def open(self, name: str, *, start: int = 0, length: int | None = None) -> io.BytesIO:
             if "/snapshots/" in name:
                 raise Unreachable("gone")
             return io.BytesIO(super().open(name, start=start, length=length).read())

@@ -10,6 +10,7 @@ STARTED_S = time.monotonic()
 
 import errno  # noqa: E402 - the clock starts before the imports
 import os  # noqa: E402
+import signal  # noqa: E402
 import sys  # noqa: E402
 from typing import Any, NoReturn  # noqa: E402
 
@@ -57,6 +58,8 @@ def weights(**flags: Any) -> None:
     What a person must put right (a permission, a missing file) is said, and looked at again every minute: in a
     cluster the pod stays in Init and its log says why.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # as process 1 of a container it would not end by the latter
+        signal.signal(number, _end_at_once)
     settings = _settings(flags).value
     from sie_server.fetching import fetch
 
@@ -64,8 +67,6 @@ def weights(**flags: Any) -> None:
         sys.exit(fetch(settings))
     except SettingsError as error:
         stop(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 @main.command()
@@ -101,6 +102,12 @@ def _end(code: int) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def _end_at_once(number: int, frame: object) -> NoReturn:
+    """Whoever is being asked for bytes may be silent for half a minute. What has come is noted, and the locks are the
+    kernel's to take back, as when the process is killed."""
+    _end(128 + number)
 
 
 def _cannot_listen(error: OSError) -> int:

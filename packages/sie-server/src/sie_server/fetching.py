@@ -5,12 +5,10 @@ is said, with what to do, and looked at again every minute, so that a pod waits 
 crash-looping. Without a bucket nothing would change by itself, and it ends with the error's exit code.
 """
 
-import signal
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from sie_core.artifacts.errors import TransferError, TrustError
 from sie_core.catalog.catalog import Catalog
@@ -29,7 +27,6 @@ def fetch(settings: ServeSettings, *, sleep: Callable[[float], None] = time.slee
     """
     sources, catalog = Sources.of(settings), Catalog.shipped()
     check_offered(settings, catalog)
-    signal.signal(signal.SIGTERM, _ended)  # as process 1 of a container it would not end by default
     holds = Holds(settings.cache_folder)  # what was fetched first must not go for what comes after it
     sources.keep(spec for model in settings.models if (spec := catalog.find(model)))
     steps = [partial(_fetch, model, sources, catalog, holds) for model in settings.models]
@@ -95,7 +92,3 @@ def _until_it_works(action: Callable[[], None], sources: Sources, sleep: Callabl
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def _ended(number: int, frame: Any) -> None:
-    sys.exit(128 + number)

@@ -11,6 +11,7 @@ import io
 import re
 import ssl
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from email.message import Message
 from functools import cached_property, partial
@@ -54,6 +55,8 @@ from sie_core.ids import ModelId, Revision, parse_revision
 
 PUBLIC_HUB = "https://huggingface.co"
 _TIMEOUT_S = 30.0
+_AT_ONCE = 4
+"""Small files are asked for so many at a time: each costs a round trip, and most repositories have a dozen."""
 _NEXT_PAGE = re.compile(r'<([^>]+)>;\s*rel="next"')
 _HUB_ID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -143,7 +146,13 @@ class Hub:
         """
         store = self.store(repo, revision)
         wanted = set(selected(file.path for file in store.files))
-        entries = [self._entry(store, file) for file in store.files if file.path in wanted]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            futures = [pool.submit(self._entry, store, file) for file in store.files if file.path in wanted]
+            try:
+                entries = [future.result() for future in futures]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
         return Manifest(repo=repo, revision=revision, files=tuple(sorted(entries)))
 
     def _entry(self, store: "HubStore", file: HubFile) -> FileEntry:

@@ -37,7 +37,8 @@ def new_client(session: Any, *, endpoint: str | None, region: str | None, path_s
     its_own = (session.get_scoped_config().get("s3") or {}).get("addressing_style")
     config = Config(
         signature_version="s3v4",
-        s3={"addressing_style": its_own or ("path" if path_style else "auto")},
+        # Not `auto`: with an endpoint that is not AWS's own the client takes that for `path`.
+        s3={"addressing_style": its_own or ("path" if path_style else "virtual")},
         # Older MinIO answers the client's default, a checksum behind the body, with 400.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
