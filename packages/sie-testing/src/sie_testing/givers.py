@@ -28,7 +28,7 @@ class Giver:
         until = (datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=self.left_s)).isoformat()
         if request.path.endswith("/api/token"):
             return Answer(200, {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, b"session")
-        if request.path == "/" or request.path.startswith("/computeMetadata/"):
+        if (request.method, request.path) == ("GET", "/") or request.path.startswith("/computeMetadata/"):
             return self._google(request.path)
         if request.path.endswith("/security-credentials/"):
             return Answer(200, {}, b"node-role")
