@@ -12,8 +12,8 @@ import pytest
 
 STEPS = [
     *("lock", "snapshot", "mirror weights", "golden record", "pack", "the hub is gone"),
-    *("verify", "unpack", "mirror weights", "mirror images", "mirror chart", "values"),
-    *("rehearse", "render", "pods", "init", "ready", "call", "golden"),
+    *("verify", "unpack", "mirror weights", "mirror images", "mirror chart", "verify", "verify", "values"),
+    *("rehearse", "render", "pods", "init", "ready", "call", "golden", "status"),
 ]
 SUMMARY = ["carried", "locked", "first inference", "same answers", "tried to leave"]
 
@@ -70,6 +70,17 @@ def test_summary_says_what_the_report_says(printed: str, report: Mapping[str, An
     assert report["golden"][0].split(": ")[1] in summary
 
 
+def test_what_holds_in_the_end_is_what_the_steps_showed(work: Path, printed: str) -> None:
+    told = (work / "transcript.txt").read_text().rpartition("sie-airgap status")[2]
+    states = dict(re.findall(r"^(L[0-9])  .*?  +(holds|held|not known|FAILS|CHANGED|NOT REACHED)", told, re.MULTILINE))
+
+    assert set(states) == {f"L{level}" for level in range(9)}
+    assert {level for level, state in states.items() if state == "not known"} == {"L6"}
+    assert not {"FAILS", "CHANGED", "NOT REACHED"} & set(states.values())
+    assert "L5 rendered manifests is the highest level that is true now" in told
+    assert (work / "state" / "sie-airgap" / "checks").is_dir()
+
+
 def test_every_command_is_in_the_transcript_and_no_secret_is(work: Path, printed: str) -> None:
     transcript = (work / "transcript.txt").read_text()
     verbs = re.findall(r"^\$ \S*sie-airgap (\S+)", transcript, flags=re.MULTILINE)
@@ -83,7 +94,9 @@ def test_every_command_is_in_the_transcript_and_no_secret_is(work: Path, printed
         "verify",
         "unpack",
         *["mirror"] * 3,
+        *["verify"] * 2,
         "values",
         "rehearse",
+        "status",
     ]
     assert not re.search("demo-secret|demo-password", transcript + printed)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sie_testing.demo.stage import DemoFailed, Screen
+from sie_testing.demo.stage import DemoFailed, Folder, Screen
 
 
 @pytest.fixture
 def screen(tmp_path: Path) -> Screen:
-    return Screen(tmp_path / "transcript.txt")
+    return Screen(Folder(tmp_path))
 
 
 def test_command_that_fails_in_the_middle_of_its_events_is_told_with_what_it_said(

@@ -27,7 +27,7 @@ _PARTS = "the parts of the demo (real weights, Helm, SeaweedFS) are fetched once
 def main() -> int:
     given = _arguments()
     folder = Folder(given.work.resolve())
-    screen = Screen(folder.transcript)
+    screen = Screen(folder)
     if given.keep:
         # Ctrl-C is for the rehearsal, which then ends in good order; we go on to the summary.
         signal.signal(signal.SIGINT, lambda *_: None)

@@ -22,11 +22,14 @@ BUCKET = "s3://sie-models-private/weights/"
 _REGISTRY_PORT = 5000
 _VALUES = "values-offline.yaml: the one file that the chart is rendered with"
 _REHEARSAL = "the chart's own commands, environment, volumes and probes, each pod in namespaces of its own"
+_STATUS = (
+    "L0 to L5 hold: the lock, media, registry, bucket, what is rendered; L7 and L8 in rehearsal, L6 wants a cluster"
+)
 _USER, _PASSWORD = "operator", "demo-password"
 
 
 def run(screen: Screen, folder: Folder, *, keep: bool, arrived: Callable[[], bool]) -> dict[str, Any] | None:
-    """Steps 2 to 5 of the guide; what the rehearsal reported.
+    """Steps 2 to 5 of the guide, and what holds in the end; what the rehearsal reported.
 
     Args:
         arrived: waits for the media, while bucket and registry, which are there before anything is carried, start.
@@ -50,6 +53,9 @@ def run(screen: Screen, folder: Folder, *, keep: bool, arrived: Callable[[], boo
         screen.step("mirror weights", [airgap, "mirror", "weights", BUCKET, *endpoint], env=env, cwd=side)
         screen.step("mirror images", [airgap, "mirror", "images", f"http://{registry}/sie"], env=env, cwd=side)
         screen.step("mirror chart", [airgap, "mirror", "chart", f"http://{registry}/charts"], env=env, cwd=side)
+        lock = ["--lock", "airgap-store/airgap.lock"]
+        screen.step("verify", [airgap, "verify", BUCKET, *lock, *endpoint], env=env, cwd=side)
+        screen.step("verify", [airgap, "verify", f"oci+http://{registry}/sie", *lock], env=env, cwd=side)
         secrets = ["--credentials-secret", "bucket", "--pull-secret", "regcred"]
         where = ["--bucket", BUCKET, *endpoint, "--registry", f"http://{registry}/sie", *secrets]
         screen.step("values", [airgap, "values", *where, "-o", "values-offline.yaml"], cwd=side, what=_VALUES)
@@ -60,6 +66,8 @@ def run(screen: Screen, folder: Folder, *, keep: bool, arrived: Callable[[], boo
         if keep:
             stack.enter_context(_relay(folder))
         said = screen.step("rehearse", [airgap, "rehearse", *files, *kept, "--output", "json"], cwd=side, relayed=True)
+        rendered = ["--values", "values-offline.yaml", "--helm", str(parts.helm()), "--up-to", "L5"]
+        screen.step("status", [airgap, "status", *rendered], env=env, cwd=side, what=_STATUS)
     facts: dict[str, Any] = json.loads(said)
     return facts
 

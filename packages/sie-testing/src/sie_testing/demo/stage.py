@@ -56,10 +56,14 @@ class Folder:
 
 
 class Screen:
-    """One line a step, with its seconds; all that the commands printed goes to the transcript."""
+    """One line a step, with its seconds; all that the commands printed goes to the transcript.
 
-    def __init__(self, transcript: Path) -> None:
-        self._transcript = transcript
+    What they remember lies in the work folder, and not in the home of whoever runs this.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        self._transcript = folder.transcript
+        self._env = {"XDG_STATE_HOME": str(folder.root / "state")}
         self._shows = sys.stdout.isatty()
 
     def title(self, text: str) -> None:
@@ -101,7 +105,7 @@ class Screen:
             subprocess.Popen(
                 argv,
                 cwd=cwd,
-                env={**os.environ, **(env or {})},
+                env={**os.environ, **self._env, **(env or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=None if self._shows and not relayed else subprocess.PIPE,
