@@ -58,7 +58,7 @@ NETWORKS = {
 }
 
 
-def save(folder: Path, network: Any, activation: str = "relu") -> Path:
+def save(folder: Path, network: Any, activation: str = "relu", pooling: str = "max") -> Path:
     torch.manual_seed(0)
     with torch.no_grad():
         for weight in network.parameters():
@@ -73,7 +73,7 @@ def save(folder: Path, network: Any, activation: str = "relu") -> Path:
     transformer = references.sentence_transformer.modules.Transformer(
         str(plain), max_seq_length=40, transformer_task="fill-mask"
     )
-    parts = [transformer, modules.SpladePooling(activation_function=activation)]
+    parts = [transformer, modules.SpladePooling(pooling, activation_function=activation)]
     references.SparseEncoder(modules=parts, device="cpu").save(str(folder / "saved"))
     return folder / "saved"
 
@@ -125,6 +125,19 @@ def test_the_logarithm_twice_and_that_once_is_noticed(load_model: Any, tmp_path:
 
     assert np.abs(ours(load_model(spec(), folder)) - wanted).max() <= WITHIN
     assert np.abs(ours(load_model(spec(activation="log1p"), folder)) - wanted).max() > 100 * WITHIN
+
+
+@pytest.mark.parametrize("activation", ["relu", "log1p_relu"])
+def test_a_sum_over_the_tokens_and_that_the_largest_is_noticed(
+    load_model: Any, tmp_path: Path, activation: str
+) -> None:
+    folder = save(tmp_path, NETWORKS["bert"](), activation, "sum")
+    wanted = theirs(folder)
+
+    assert np.abs(ours(load_model(spec(), folder)) - wanted).max() <= WITHIN
+    assert np.abs(ours(load_model(spec(pooling="max"), folder)) - wanted).max() > 100 * WITHIN
+    other = "log1p" if activation == "log1p_relu" else "log1p_log1p"
+    assert np.abs(ours(load_model(spec(activation=other), folder)) - wanted).max() > 100 * WITHIN
 
 
 def drawn_weights() -> Any:

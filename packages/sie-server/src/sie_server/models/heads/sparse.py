@@ -18,7 +18,7 @@ from sie_server.models.heads.head import Pass, X
 from sie_server.models.ops.protocol import Activation, Ops
 
 LOGITS: Final = "vocabulary"
-"""(items, vocabulary), the largest of each item's tokens."""
+"""(items, vocabulary): the largest of each item's tokens, or the mean of what became of them."""
 
 WEIGHTS: Final = "token_weights"
 """(T, 1)."""
@@ -120,23 +120,35 @@ class Splade:
     Attributes:
         config: the transformer's `config.json`.
         twice: whether the logarithm is taken twice.
+        summed: whether the tokens' are added up; else the largest counts.
     """
 
     config: _Config
     twice: bool
+    summed: bool
 
     def build(self, ops: Ops[X], hidden: X) -> None:
-        ops.output(LOGITS, ops.item_max(_logits(ops, hidden, self.config)))
+        logits = _logits(ops, hidden, self.config)
+        if not self.summed:
+            ops.output(LOGITS, ops.item_max(logits))
+            return
+        weights = ops.activation(logits, "relu")
+        for _ in range(1 + self.twice):
+            weights = ops.log1p(weights)
+        ops.output(LOGITS, ops.item_mean(weights))
 
     def read(self, done: Pass) -> Sequence[SparseVector]:
         """The largest first and the logarithm after it, which keeps the order: only positive ones need one."""
         rows = done.arrays[LOGITS][: len(done.items)]
-        return [self._vector(row) for row in rows]
+        return [self._vector(row, tokens) for row, tokens in zip(rows, np.diff(done.starts), strict=True)]
 
-    def _vector(self, logits: Floats) -> SparseVector:
-        indices = np.flatnonzero(logits > 0).astype(np.int32)
-        values = np.log1p(logits[indices])
-        return SparseVector(indices, np.log1p(values) if self.twice else values, len(logits))
+    def _vector(self, row: Floats, tokens: int) -> SparseVector:
+        indices = np.flatnonzero(row > 0).astype(np.int32)
+        values = row[indices]
+        if self.summed:
+            return SparseVector(indices, values * np.float32(tokens), len(row))
+        values = np.log1p(values)
+        return SparseVector(indices, np.log1p(values) if self.twice else values, len(row))
 
 
 @dataclass(frozen=True)
@@ -181,10 +193,8 @@ def read_lexical(config: bytes, source: str, dropped: NDArray[np.int32]) -> Lexi
 
 
 def read_splade(config: bytes, *, twice: bool, pooling: Literal["max", "sum"]) -> Splade:
-    """Raises `LoadError` for a sum over the tokens, or a `config.json` that is no language model's."""
-    if pooling != "max":
-        raise LoadError(f"`pooling_strategy` is `{pooling}`: supported is `max`")
-    return Splade(_read(config), twice)
+    """Raises `LoadError` for a `config.json` that is no language model's."""
+    return Splade(_read(config), twice, summed=pooling == "sum")
 
 
 def _read(config: bytes) -> _Config:

@@ -85,6 +85,10 @@ class Ops(Protocol[X]):
 
     def activation(self, x: X, kind: Activation) -> X: ...
 
+    def log1p(self, x: X) -> X:
+        """log(1 + x), of what is not negative."""
+        ...
+
     def add(self, a: X, b: X) -> X:
         """Broadcasts as numpy does, as `multiply` does."""
         ...

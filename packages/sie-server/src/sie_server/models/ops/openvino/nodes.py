@@ -122,6 +122,9 @@ class OpenvinoOps:
             case "quick_gelu":
                 return op.multiply(x, op.sigmoid(op.multiply(x, np.float32(1.702))))
 
+    def log1p(self, x: Any) -> Any:
+        return op.log(op.add(x, np.float32(1)))
+
     def add(self, a: Any, b: Any) -> Any:
         return op.add(a, b)
 

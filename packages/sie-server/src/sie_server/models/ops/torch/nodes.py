@@ -102,6 +102,9 @@ class TorchOps:
     def activation(self, x: Value, kind: Activation) -> Value:
         return self._step(lambda x: _activated(x, kind), x)
 
+    def log1p(self, x: Value) -> Value:
+        return self._step(lambda x: torch.log1p(x.float()), x)
+
     def add(self, a: Value, b: Value) -> Value:
         return self._step(torch.add, a, b)
 
