@@ -228,6 +228,8 @@ def test_a_chart_that_is_there_is_the_locked_one_or_a_finding(on_stand_in: Mirro
     [
         (["verify", "oci://127.0.0.1:1/sie"], "keeps no lock: name one with `--lock`"),
         (["verify", "oci://127.0.0.1:1/Sie", "--lock", "airgap.lock"], "cannot begin a repository's name"),
+        (["verify", "oci://a/b", "--lock", "airgap.lock", "--from", "media"], "--lock and --from name two locks"),
+        (["verify", "s3://bucket/", "--from", "media"], "--from is for a registry or a worker"),
         (["verify", "media", "--full-names"], "--full-names is for a registry"),
         (["verify", "oci://a/b", "oci://c/d", "--lock", "airgap.lock"], "one URL at a time, 2 things are named"),
         (["verify", "oci://a/b", "--write-manifest", "--lock", "airgap.lock"], "--write-manifest is for one bucket"),

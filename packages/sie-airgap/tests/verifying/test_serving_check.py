@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
+from sie_airgap.mirror.weights import mirror_weights
+from sie_airgap.progress import Silent
 from sie_airgap.store.blobs import write_lock
 from sie_airgap.verifying.serving import differences
 from sie_core.artifacts.lock import Lock, lock_digest
+from sie_core.artifacts.stores.local import LocalStore
 from sie_core.ids import Revision
 from sie_core.wire.messages import ModelDims, ModelEntry
-from sie_testing.carried import Run, make_lock
+from sie_testing.archives import packed
+from sie_testing.carried import Run, filled_store, make_lock
 from sie_testing.tiny_worker import PLAIN, REVISION, WHOLE, tiny_worker
 from sie_testing.web import Answer, Request, json_answer, serving
 
@@ -122,3 +126,25 @@ def test_nobody_there_and_no_url_are_said(airgap: Run, tmp_path: Path, url: str,
     ended, _, err = airgap("verify", url, "--lock", "airgap.lock")
     assert ended == code, err
     assert says in err
+
+
+def test_the_lock_is_taken_from_the_store_the_media_or_the_bucket(airgap: Run, tmp_path: Path) -> None:
+    lock = _lock(WHOLE, PLAIN)
+    store = filled_store(
+        tmp_path / "airgap-store", lock, {model.id: {"model.safetensors": b"x"} for model in lock.models}
+    )
+    packed(lock, store, tmp_path / "media")
+    there = LocalStore(tmp_path / "bucket")
+    mirror_weights(lock, store, there, progress=Silent())
+    write_lock(tmp_path / "other" / "airgap.lock", _lock(WHOLE, revision=OTHER))
+
+    with tiny_worker() as url:
+        for words in ([], ["--from", "airgap-store"], ["--from", "media"], ["--from", there.url]):
+            code, out, err = airgap("verify", url, *words)
+            assert (code, "2 of 2 models loaded" in out) == (0, True), err
+            assert "held against lock number 1 of " in err
+        assert airgap("verify", url, "--lock", "other/airgap.lock")[0] == 8
+        (tmp_path / "airgap-store").rename(tmp_path / "elsewhere")
+        code, _, err = airgap("verify", url)
+    assert code == 2
+    assert "keeps no lock: name one with `--lock`\n\nhint: there is no store `airgap-store` here; `--from`" in err

@@ -1,19 +1,21 @@
 """The verb that holds every stop of the way against the lock: verify."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
 from sie_airgap.archive.media import Media, read_media
 from sie_airgap.cli.console import (
+    STORE,
     Console,
     bucket,
     bucket_options,
     dry_run_option,
     is_store,
-    lock_option,
+    opened,
     output_option,
 )
 from sie_airgap.cli.crossing import tell_notes
@@ -52,7 +54,16 @@ _WHOLE = "every byte is what was locked"
 
 @click.command()
 @click.argument("what", nargs=-1, required=True, type=click.Path())
-@lock_option
+@click.option(
+    "--lock", "lock_path", type=click.Path(path_type=Path, dir_okay=False), help="Insist on this lock; see above."
+)
+@click.option(
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="PATH|URL",
+    help="For a registry or a worker: the store, the media or the bucket that the lock is taken from.",
+)
 @click.option("--deep", is_flag=True, help="Read all: the layers in a registry, and what was read before.")
 @full_names_option
 @click.option("--write-manifest", is_flag=True, help="Adopt a bucket that was filled by hand; see above.")
@@ -63,6 +74,7 @@ _WHOLE = "every byte is what was locked"
 def verify(
     what: tuple[str, ...],
     lock_path: Path | None,
+    sources: tuple[str, ...],
     deep: bool,
     full_names: bool,
     write_manifest: bool,
@@ -78,10 +90,13 @@ def verify(
     \b
     media, a store, file://      every byte not read before or written to since
     s3://, gs://                 a bucket: every byte
-    oci://HOST/PATH --lock FILE  a registry: tags, manifests, layers by length;
+    oci://HOST/PATH              a registry: tags, manifests, layers by length;
                                  without TLS oci+http://
-    http://HOST --lock FILE      a worker or a gateway: which commits are
+    http://HOST                  a worker or a gateway: which commits are
                                  loaded, and whether they were verified
+
+    Media, stores and buckets name their lock. For a registry or a worker it is taken from --lock, from what --from
+    names, or from the store airgap-store here.
 
     --deep reads what else is not read. A worker answers for itself; `golden compare` asks what it makes of texts.
 
@@ -102,7 +117,7 @@ def verify(
     lock = read_lock(lock_path) if lock_path is not None else None
     guard = Guard(trust_path, insecure=insecure, console=console)
     first = what[0]
-    _check_meaning(what, write_manifest=write_manifest, dry_run=dry_run, full_names=full_names)
+    _check_meaning(what, sources, write_manifest=write_manifest, dry_run=dry_run, full_names=full_names)
     if write_manifest:
         sealed = [] if lock_path is None else _sealed_beside(lock_path)
         if lock is not None:
@@ -112,12 +127,14 @@ def verify(
     said = _WHOLE
     more: dict[str, object] = {}
     if first.startswith(_REGISTRIES + _SERVERS):
-        there, path = _needed(lock, lock_path, first)
+        against = _against(first, lock_path, sources, endpoint=endpoint, region=region)
+        there = against.lock
+        console.note(f"held against lock number {there.serial} of {against.where}")
         if first.startswith(_REGISTRIES):
-            findings, said = _registry(first, there, path, full_names=full_names, deep=deep, console=console)
+            findings, said = _registry(first, against, full_names=full_names, deep=deep, console=console)
         else:
-            findings, said = _serving(first, there, path, console)
-        findings += guard.findings(lambda: guard.check_lock(there, _sealed_beside(path), where=str(path)))
+            findings, said = _serving(first, against, console)
+        findings += guard.findings(lambda: against.check(guard))
     elif "://" in first:
         store = bucket(first, endpoint=endpoint, region=region)
         if lock is None and read(store, CURRENT_FILE) is None:
@@ -168,7 +185,9 @@ def _note(
     note(check, console)
 
 
-def _check_meaning(what: Sequence[str], *, write_manifest: bool, dry_run: bool, full_names: bool) -> None:
+def _check_meaning(
+    what: Sequence[str], sources: Sequence[str], *, write_manifest: bool, dry_run: bool, full_names: bool
+) -> None:
     """Raises `Misused` for options that mean nothing together."""
     first = what[0]
     if any("://" in one for one in what) and len(what) > 1:
@@ -177,6 +196,8 @@ def _check_meaning(what: Sequence[str], *, write_manifest: bool, dry_run: bool, 
         raise Misused("--dry-run is for --write-manifest: nothing else here changes anything")
     if write_manifest and ("://" not in first or first.startswith(_REGISTRIES + _SERVERS)):
         raise Misused("--write-manifest is for one bucket: s3://, gs:// or file://")
+    if sources and not first.startswith(_REGISTRIES + _SERVERS):
+        raise Misused("--from is for a registry or a worker: media, stores and buckets name their own lock")
     if full_names and not first.startswith(_REGISTRIES):
         raise Misused("--full-names is for a registry: oci://HOST/PATH")
 
@@ -201,39 +222,72 @@ def _not_read(known: Remembered) -> str:
     return f"; {files}, read before and not written to since: `--deep` reads them again"
 
 
-def _needed(lock: Lock | None, lock_path: Path | None, what: str) -> tuple[Lock, Path]:
-    """What a registry, a worker and a gateway cannot say themselves."""
-    if lock is None or lock_path is None:
+@dataclass(frozen=True)
+class _Against:
+    """The lock that a registry, a worker or a gateway is held against: they keep none.
+
+    Attributes:
+        words: how a command names it.
+        check: whether it is believed.
+    """
+
+    lock: Lock
+    where: str
+    words: list[str]
+    check: Callable[[Guard], None]
+
+
+def _against(
+    what: str, lock_path: Path | None, sources: Sequence[str], *, endpoint: str | None, region: str | None
+) -> _Against:
+    """From the file, the store, the media or the bucket that was named; else from the store that lies here."""
+    if lock_path is not None and sources:
+        raise Misused("--lock and --from name two locks", hint="leave one of them out")
+    if lock_path is not None:
+        lock, where = read_lock(lock_path), str(lock_path)
+        sealed = _sealed_beside(lock_path)
+        return _Against(lock, where, ["--lock", where], lambda guard: guard.check_lock(lock, sealed, where=where))
+    if not sources and not is_store(STORE):
         raise Misused(
             f"{what} keeps no lock: name one with `--lock`",
-            hint="`airgap.lock` of a store; `sie-airgap verify` of a bucket or of media knows its own",
+            hint=f"there is no store `{STORE}` here; `--from` names another, or media, or the bucket that was mirrored",
         )
-    return lock, lock_path
+    named = [source if "://" in source else str(Path(source).resolve()) for source in sources or (str(STORE),)]
+    words = [word for source in named for word in ("--from", source)]
+    if len(sources) == 1 and "://" in sources[0]:
+        store = bucket(sources[0], endpoint=endpoint, region=region)
+        lock = lock_in_bucket(store)
+        words += given({"--endpoint": endpoint, "--region": region})
+        sealed = sealed_in_bucket(store, lock)
+        return _Against(lock, store.url, words, lambda guard: guard.check_lock(lock, sealed, where=store.url))
+    blobs, lock = opened([Path(source) for source in sources], None)
+    return _Against(lock, blobs.where, words, lambda guard: guard.check(blobs, lock))
 
 
 def _registry(
-    url: str, lock: Lock, path: Path, *, full_names: bool, deep: bool, console: Console
+    url: str, against: _Against, *, full_names: bool, deep: bool, console: Console
 ) -> tuple[list[Expected], str]:
     """The findings, and what holds where there are none."""
+    lock = against.lock
     with opened_registry(url) as registry:
         findings = verify_registry(lock, registry, full_names=full_names, deep=deep, progress=console.progress)
     images = counted(len(lock.images), "image")
     text = f"{images} as locked, every layer there with its length"
     said = f"every byte of {images} is what was locked" if deep else text
-    again = ["verify", url, "--lock", str(path), *(["--full-names"] if full_names else [])]
+    again = ["verify", url, *against.words, *(["--full-names"] if full_names else [])]
     _note(Kind.REGISTRY, lock, console, place=url, findings=findings, said=said, again=again)
     return findings, said if deep else f"{text}; `--deep` reads their bytes, too"
 
 
-def _serving(url: str, lock: Lock, path: Path, console: Console) -> tuple[list[Expected], str]:
-    entries = served_models(url)
+def _serving(url: str, against: _Against, console: Console) -> tuple[list[Expected], str]:
+    lock, entries = against.lock, served_models(url)
     wanted = {model.id for model in callable_models(lock)}
     idle = [entry.name for entry in entries if entry.name in wanted and not entry.loaded]
     if idle:
         console.note(f"note: not loaded, so nothing is known of what would be served: {', '.join(idle)}")
     text = f"{len(wanted) - len(idle)} of {counted(len(wanted), 'model')} loaded, each at its commit and verified"
     findings = list(differences(lock, entries, where=url))
-    again = ["verify", url, "--lock", str(path)]
+    again = ["verify", url, *against.words]
     _note(Kind.WORKER, lock, console, place=url, findings=findings, said=text, again=again)
     return findings, text
 
