@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from bench.measures import Row, Say
 from sie_airgap.archive.cut import Cut, plan_archive
@@ -20,11 +21,16 @@ from sie_airgap.archive.media import read_media
 from sie_airgap.archive.medium import VolumeSize
 from sie_airgap.archive.packing import pack
 from sie_airgap.archive.unpack import unpack
+from sie_airgap.mirror.weights import mirror_weights
 from sie_airgap.progress import Silent
 from sie_airgap.store.blobs import BlobFolder
+from sie_airgap.store.disk_source import DiskSource
+from sie_airgap.store.snapshot import snapshot
 from sie_airgap.verifying.media import verify_media
-from sie_core.artifacts.lock import Lock
-from sie_testing.carried import filled_store, make_lock, seeded
+from sie_core.artifacts.lock import Lock, LockedBlob, LockedImage
+from sie_core.artifacts.stores.hub import Hub
+from sie_core.artifacts.stores.local import LocalStore
+from sie_testing.carried import CHART, WHEEL, filled_store, make_lock, seeded
 
 _PIECE_BYTES = 64 << 20
 _FILE_BYTES = 100_000
@@ -76,7 +82,7 @@ def _copied(store: BlobFolder, target: Path) -> None:
 
 
 def growth(volumes: int, folder: Path, say: Say) -> list[Row]:
-    """Milliseconds a file of pack, verify and unpack with so many volumes, over those with a quarter of them."""
+    """Milliseconds a file of each verb with so many volumes, over those with a quarter of them."""
     small, large = (_each(count, folder, say) for count in (volumes // 4, volumes))
     return [
         Row(
@@ -94,23 +100,44 @@ def growth(volumes: int, folder: Path, say: Say) -> list[Row]:
 def _each(volumes: int, folder: Path, say: Say) -> dict[str, float]:
     place = folder / f"{volumes} volumes"
     count = volumes * _FILES_A_VOLUME
-    files = {"org/many": {f"{number}.bin": seeded(_FILE_BYTES, seed=number) for number in range(count)}}
+    files = {"org/many": {f"{number}.bin": seeded(_FILE_BYTES + number, seed=number) for number in range(count)}}
     lock: Lock = make_lock(files)
     store = filled_store(place / "store", lock, files)
     # The lock is on every volume, and grows with the files: it is left out of what a volume has room for.
     room = _FILES_A_VOLUME * (_FILE_BYTES + 2_000) + len((place / "store" / "airgap.lock").read_bytes()) + 20_000
     cut = plan_archive(lock, store, name="bench", size=VolumeSize(max(1 << 20, room)))
-    archive, far = place / "archive", BlobFolder(place / "far")
+    archive, far, bucket = place / "archive", BlobFolder(place / "far"), LocalStore(place / "bucket")
+    models = place / "models"
+    models.mkdir()
+    for name, data in files["org/many"].items():
+        (models / name).write_bytes(data)
     runs: dict[str, Callable[[], object]] = {
+        "snapshot out of a folder": lambda: _snapshot(lock, models, BlobFolder(place / "copied")),
         "pack": lambda: pack(cut, store, archive, progress=Silent()),
         "verify": lambda: verify_media(read_media([archive]), progress=Silent()),
         "unpack": lambda: unpack(read_media([archive]), far, progress=Silent()),
+        "mirror into a folder": lambda: mirror_weights(lock, far, bucket, progress=Silent()),
     }
     spent = {verb: 1000 * _seconds(run) / count for verb, run in runs.items()}
     shown = ", ".join(f"{verb} {value:.2f}" for verb, value in spent.items())
     say(f"{count:,} files on {len(cut.volumes)} volumes: {shown} ms a file")
     shutil.rmtree(place)
     return spent
+
+
+def _snapshot(lock: Lock, models: Path, store: BlobFolder) -> None:
+    for carried in (CHART, WHEEL):
+        store.add(carried)
+    source = DiskSource(models, say=_unsaid)
+    snapshot(lock, store, hub=Hub("http://127.0.0.1:9"), open_blob=_no_image, progress=Silent(), source=source)
+
+
+def _unsaid(text: str) -> None:
+    raise AssertionError(text)
+
+
+def _no_image(image: LockedImage, blob: LockedBlob, start: int) -> BinaryIO:
+    raise AssertionError(image.reference)
 
 
 def _seconds(run: Callable[[], object]) -> float:
