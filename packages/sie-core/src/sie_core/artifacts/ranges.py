@@ -39,8 +39,8 @@ Patience = Callable[[TransferError, int], float]
 """Asked after a failure: how long to wait (s) before the next try. Given how many came one after the other; raises the
 error to give up."""
 
-_PIECE_BYTES = 1 << 19
-"""Read, written and hashed at a time: half of it costs a fifth more, and what a broken connection had of it is lost."""
+_PIECE_BYTES = 1 << 20
+"""Read, written and hashed at a time. A quarter of it costs a third more; a connection that breaks loses no more."""
 
 
 def impatient(error: TransferError, failures: int) -> float:
