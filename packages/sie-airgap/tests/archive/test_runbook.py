@@ -50,6 +50,14 @@ def test_the_script_installs_the_carried_toolkit_and_hands_over_to_it(archive: P
 
     again = start(archive, tmp_path, "unpack")
     assert (again.stdout, again.stderr) == ("the toolkit was asked to unpack\n", "")
+    current = subprocess.run(
+        ["sh", "-c", ". sie/current/bin/activate && sie-airgap plan"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert current.stdout == "the toolkit was asked to plan\n", current.stderr
 
 
 def test_the_script_refuses_a_damaged_volume_with_both_values(archive: Path, tmp_path: Path) -> None:

@@ -53,8 +53,11 @@ The volumes may lie on several media, in any order, read-only. Name all of them 
 
      sh start.sh --help
 
-   From then on say `sh start.sh` wherever `sie-airgap` stands below. Then hold every byte against the lock; with one
-   drive leave this to step 2, which checks each disc that it takes:
+   From then on say `sh start.sh` wherever `sie-airgap` stands below, or once in each shell
+
+     . ~/.sie-airgap/current/bin/activate
+
+   Then hold every byte against the lock; with one drive leave this to step 2, which checks each disc that it takes:
 
      sie-airgap verify MEDIA
 

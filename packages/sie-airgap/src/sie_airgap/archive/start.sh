@@ -2,7 +2,7 @@
 # Checks the volumes beside this script, installs the toolkit that they carry, and runs it:
 #   sh start.sh [--help | verify | unpack | …]
 # Needs sh and Python 3.11 or later, no network; writes nothing here. START_HOME says where the environment goes
-# (~/.sie-airgap), PYTHON which Python makes it. Ends as sie-airgap does: 3 damaged, 4 missing, 7 no space.
+# (~/.sie-airgap; `current` in it is the last one), PYTHON which Python makes it. Ends as sie-airgap does: 3 damaged, 4 missing, 7 no space.
 set -eu
 case $0 in
   */*) here=$(CDPATH= cd -- "${0%/*}/" && pwd) ;;
@@ -67,8 +67,22 @@ if len(locks) > 1 or not re.fullmatch("sha256:[0-9a-f]{64}", locks[0]):
 (lock_digest,) = locks
 environment = home.absolute() / lock_digest.removeprefix("sha256:")[:16]
 done = environment / "installed"
+
+
+def name_current():
+    """`current` is the one that was used last."""
+    link = home.absolute() / "current"
+    try:
+        if not link.is_symlink() or os.readlink(link) != environment.name:
+            link.unlink(missing_ok=True)
+            link.symlink_to(environment.name)
+    except OSError as error:
+        say(f"{link}: {error.strerror}")
+
+
 print(environment)
 if done.exists():
+    name_current()
     sys.exit(0)
 
 say(f"lock {lock_digest}; is that what you were told?")
@@ -123,6 +137,7 @@ if subprocess.run(pip, stdout=sys.stderr, env={**os.environ, "PIP_CONFIG_FILE": 
     fail(MISSING, f"pip cannot install from {wheels}", f"are there wheels for Python {sys.version.split()[0]}? PYTHON=…")
 shutil.rmtree(wheels)  # they are on the volumes, and as long as what was installed
 done.touch()
+name_current()
 PY
 )
 exec "$environment/bin/sie-airgap" "$@"

@@ -102,7 +102,7 @@ def _told(lock: Lock, verdict: Verdict, policy_path: Path | None) -> list[str]:
     lines += columns(("model", "licence", "gate", "size", "commit", "asked for by"), models)
     if images:
         lines += ["", *columns(("image", "size", "digest", "named by"), images)]
-    given = [*(chart.file for chart in lock.charts), *(wheel.file for wheel in lock.wheels)]
+    given = [chart.file for chart in lock.charts] + ([counted(len(lock.wheels), "wheel")] if lock.wheels else [])
     lines += ["", f"given by hand: {', '.join(given) or 'nothing'}", ""]
     lines += _findings(verdict.findings)
     lines += [f"idle    excuse of {one.rule} for {one.what}: nothing was found" for one in verdict.idle]
