@@ -1,16 +1,18 @@
 """What runs, as `kubectl get pods -o json` says it, against the lock's images."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from sie_airgap.failures import Misused
+from sie_airgap.store.blobs import write_lock
 from sie_airgap.verifying.pods import differences, namespaces, read_pods, started_s
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, LockedBlob, LockedImage
-from sie_testing.carried import make_lock
+from sie_testing.carried import Run, make_lock
 
 INDEX, MANIFEST, CONFIG, LAYER = (digest_of(name) for name in (b"index", b"manifest", b"config", b"layer"))
 _OCI = "application/vnd.oci.image."
@@ -109,3 +111,18 @@ def test_when_the_last_container_was_started() -> None:
     assert started_s(read) == 1_795_255_200
     assert started_s(read[2:]) is None
     assert namespaces(read) == ("sie",)
+
+
+def test_pods_and_models_together_are_what_is_running(airgap: Run, tmp_path: Path) -> None:
+    """This lock has no models, so the pods are all there is to look at; the ladder stands without them, too."""
+    write_lock(tmp_path / "airgap.lock", _lock())
+    pods = [_pod(f"r.example/sie/sie-server@{MANIFEST}", started="2026-11-20T10:00:00Z")]
+    (tmp_path / "pods.json").write_text(json.dumps({"items": pods}))
+
+    code, out, err = airgap("status", "--lock", "airgap.lock", "--pods", "pods.json", "--output", "json")
+    assert (code, err) == (0, "")
+    running = json.loads(out)["levels"][6]
+    assert (running["state"], running["lacking"]) == ("holds", [])
+    assert running["places"][0]["said"] == "1 pod, 1 container: every image is the lock's"
+    code, out, _ = airgap("status", "--lock", "airgap.lock", "--output", "json")
+    assert json.loads(out)["levels"][6]["state"] == "held"

@@ -13,7 +13,7 @@ from sie_airgap.proof.golden import record
 from sie_airgap.proof.golden_file import encode_golden
 from sie_airgap.settings import state_folder
 from sie_airgap.store.blobs import BlobFolder, write_lock
-from sie_airgap.verifying.checks import Check, Kind, Level
+from sie_airgap.verifying.checks import LEVELS, Check, Kind, Level
 from sie_airgap.verifying.records import Records, stamps_of
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.lock import Lock, lock_digest, lock_file
@@ -111,10 +111,9 @@ def test_a_store_that_was_written_to_or_lost_a_blob_since_is_told(asked: Asked, 
 def _remember(lock: Lock, kind: Kind, place: str, *, files: list[Path], **said: Any) -> Check:
     """A check as a verb writes it down whose files were settled when it read them."""
     facts: dict[str, Any] = {"at_s": 1_700_000_000, "since_s": 1_700_000_000, "exit_code": 0, "said": "as locked"}
-    level = Level.INDEX if kind is Kind.INDEX else Level.MEDIA
     facts |= {"by": "0.3.1", "again": ("verify", *map(str, files))} | said
     stamps = {name: stamp for name, stamp in stamps_of(files).items() if stamp is not None}
-    check = Check(level, kind, lock_digest(lock), place, files=stamps, **facts)
+    check = Check(LEVELS[kind], kind, lock_digest(lock), place, files=stamps, **facts)
     return Records(state_folder()).keep(check, pytest.fail)
 
 
@@ -197,6 +196,25 @@ def test_a_bucket_that_did_not_hold_does_not_hold_for_looking_well(
     assert said["levels"][Level.BUCKET]["places"][0]["said"] == "`sub/vocab.txt` of `org/small` is not what was locked"
 
 
+def test_a_bucket_that_does_not_answer_now_is_not_known_to_hold(
+    airgap: Run, asked: Asked, store: BlobFolder, lock: Lock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    again = ("verify", "s3://models/w/", "--lock", "airgap.lock", "--endpoint", "http://127.0.0.1:1")
+    _remember(lock, Kind.STORE, str(store.root), files=[])
+    _remember(lock, Kind.BUCKET, "s3://models/w/", files=[], again=again)
+
+    code, said = asked("--from", store.root)
+    assert (code, said["highest"], said["levels"][Level.BUCKET]["state"]) == (5, "L2", "away")
+    words = f"sie-airgap verify s3://models/w/ --lock {store.root}/airgap.lock --endpoint http://127.0.0.1:1"
+    assert said["next"] == words
+    assert asked("--from", store.root, "--up-to", "L2")[0] == 0
+    _, out, err = airgap("status", "--from", store.root)
+    assert "NOT REACHED" in out
+    assert f"hint: `{words}`" in err
+
+
 def test_after_the_next_lock_nothing_holds_until_it_is_checked_and_the_next_command_is_known(
     airgap: Run, asked: Asked, store: BlobFolder, bucket: Path
 ) -> None:
@@ -233,6 +251,11 @@ def test_a_record_that_cannot_be_read_is_named_and_ends_with_findings(
     assert asked("--from", store.root)[1]["highest"] == "L2"
     assert airgap("verify", f"file://{bucket}")[0] == 0
     assert asked("--from", store.root)[0] == 0
+    of_another_lock = record_path.parent.with_name("0" * 64) / record_path.name
+    of_another_lock.parent.mkdir()
+    of_another_lock.write_bytes(b"{")
+    code, said = asked("--from", store.root)
+    assert (code, [one["record"] for one in said["not_read"]]) == (0, [str(of_another_lock)])
 
 
 def test_a_verb_that_cannot_write_its_record_ends_as_it_would_have(

@@ -7,7 +7,7 @@ import click
 
 from sie_airgap.failures import Misused
 from sie_airgap.oci.reference import Place, parse_place
-from sie_airgap.oci.registry import Registry
+from sie_airgap.oci.registry import TIMEOUT_S, Registry
 from sie_airgap.settings import logins
 
 full_names_option = click.option(
@@ -18,9 +18,12 @@ full_names_option = click.option(
 
 
 @contextmanager
-def opened_registry(target: str) -> Iterator[Registry]:
-    """The registry that a target names, with docker's logins. Raises `Misused` for what cannot be one."""
-    with Registry(registry_place(target), logins=logins()) as registry:
+def opened_registry(target: str, *, timeout_s: float = TIMEOUT_S) -> Iterator[Registry]:
+    """The registry that a target names, with docker's logins. Raises `Misused` for what cannot be one.
+
+    `timeout_s`: the longest silence.
+    """
+    with Registry(registry_place(target), logins=logins(), timeout_s=timeout_s) as registry:
         yield registry
 
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from sie_airgap.amounts import lasting
+from sie_airgap.amounts import counted, lasting
 from sie_airgap.charts.helm import find, template
 from sie_airgap.cli.console import Console, columns, from_option, lock_option, opened, output_option
 from sie_airgap.cli.guarding import trust_file_option
@@ -29,6 +29,7 @@ from sie_airgap.verifying.checks import Check, Kind, Level
 from sie_airgap.verifying.ladder import NAMES, Ladder, Look, Place, Rung, Sight, State, ladder
 from sie_airgap.verifying.records import Records, Unread, digests_of
 from sie_airgap.verifying.serving import callable_models
+from sie_core.artifacts.digest import hex_of
 from sie_core.artifacts.errors import TrustError
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.artifacts.manifest import is_plain
@@ -194,7 +195,7 @@ def _running(lock: Lock, path: Path, now_s: int) -> Check:
         lock_digest(lock),
         place=f"pods in {','.join(running.namespaces(pods)) or str(path)}",
         findings=list(running.differences(lock, pods, where=str(path))),
-        said=f"{len(pods)} pods, {containers} containers: every image is the lock's",
+        said=f"{counted(len(pods), 'pod')}, {counted(containers, 'container')}: every image is the lock's",
         again=["status", "--pods", str(path)],
         at_s=at_s,
         began_s=running.started_s(pods),
@@ -305,8 +306,9 @@ def _end(found: Ladder, unread: Sequence[Unread], up_to: Level | None, to_do: Ad
     open_rungs = found.open(up_to)
     if open_rungs:
         raise NotTrue(open_rungs, hint=f"`{to_do(open_rungs[0])}`")
-    if unread:
+    own = [one for one in unread if one.path.parent.name == hex_of(found.lock)]
+    if own:
         raise Findings(
-            f"{unread[0].path} cannot be read, so nothing is known of what it was about\n  have  {unread[0].why}",
+            f"{own[0].path} cannot be read, so nothing is known of what it was about\n  have  {own[0].why}",
             hint="check that level again, which writes it anew, or remove the file",
         )

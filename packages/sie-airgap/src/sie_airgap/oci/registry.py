@@ -47,9 +47,9 @@ class _More(TypedDict, total=False):
 class Registry:
     """A registry at a place. One object may be used by several threads; `close` it, or use it in a `with`."""
 
-    def __init__(self, place: Place, *, logins: Logins = NOBODY) -> None:
+    def __init__(self, place: Place, *, logins: Logins = NOBODY, timeout_s: float = TIMEOUT_S) -> None:
         self.place = place
-        self._client = httpx2.Client(base_url=place.origin, timeout=TIMEOUT_S)
+        self._client = httpx2.Client(base_url=place.origin, timeout=timeout_s)
         self._tokens = Tokens(place, logins, self._client)
 
     def __enter__(self) -> Self:

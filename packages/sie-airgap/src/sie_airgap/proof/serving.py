@@ -8,16 +8,18 @@ from sie_core.wire.messages import ModelEntry
 from sie_sdk import SIEClient
 from sie_sdk.client.errors import SIEError
 
+TIMEOUT_S = 30.0
 
-def served_models(url: str) -> list[ModelEntry]:
-    """Every model of `/v1/models`, loaded or not.
+
+def served_models(url: str, *, timeout_s: float = TIMEOUT_S) -> list[ModelEntry]:
+    """Every model of `/v1/models`, loaded or not. `timeout_s`: the longest silence.
 
     Raises:
         Unreachable: nobody answers at `url`, or somebody who is no worker and no gateway.
         Misused: `url` is none.
     """
     try:
-        client = SIEClient(url)
+        client = SIEClient(url, timeout_s=timeout_s)
     except ValueError as error:
         raise Misused(f"`{url}`: want `http://HOST:PORT` or `https://HOST`") from error
     hint = "is a worker or a gateway listening there? A registry without TLS is `oci+http://HOST/PATH`"
