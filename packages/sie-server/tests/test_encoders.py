@@ -161,6 +161,21 @@ def test_alone_or_beside_another_a_batch_gives_the_same_bits(model: LoadedModel)
         assert all(threads.map(beside, (0, 1)))
 
 
+def test_long_batches_on_both_streams_give_their_memory_back_in_peace(model: LoadedModel) -> None:
+    """More than 2,048 tokens each: the engine refuses to give anything back while a batch runs."""
+    items = model.prepare(Encode(("abcdefgh " * 4,) * 80))
+    assert sum(item.tokens for item in items) > 2048
+    (wanted,) = model.run(items[:1], stream=0)
+    assert wanted.dense is not None
+
+    def repeatedly(stream: int) -> float:
+        found = [output.dense for _ in range(8) for output in model.run(items, stream=stream)]
+        return float(np.abs(np.array(found) - wanted.dense).max())
+
+    with ThreadPoolExecutor(2) as threads:
+        assert max(threads.map(repeatedly, (0, 1))) < 1e-6
+
+
 def test_a_vector_stays_when_the_stream_runs_again(model: LoadedModel) -> None:
     first = model.run(model.prepare(Encode(("hello",))), stream=0)[0].dense
     assert first is not None

@@ -81,6 +81,7 @@ class Graph:
         self._weights_bytes = weights_bytes
         self._lock = threading.Lock()
         self._running = 0
+        self._grown = False
         # A part of a split is an output already; any other node has its first.
         results = [x if hasattr(x, "get_partial_shape") else x.output(0) for x in outputs.values()]
         model = ov.Model(results, list(feeds.values()), "encoder")
@@ -116,8 +117,10 @@ class Graph:
         finally:
             with self._lock:
                 self._running -= 1
-            if len(plan.ids) > _KEPT_TOKENS:
-                self._requests[stream].get_compiled_model().release_memory()
+                self._grown |= len(plan.ids) > _KEPT_TOKENS
+                if self._grown and not self._running:  # it refuses while anything runs, and nothing begins meanwhile
+                    self._requests[stream].get_compiled_model().release_memory()
+                    self._grown = False
 
     def settle(self) -> None:
         """Waits until nothing is compiled any more."""
