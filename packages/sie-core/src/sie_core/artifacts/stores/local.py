@@ -4,6 +4,7 @@ A folder that does not exist is an empty store; the first `put` makes it.
 """
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ from stat import S_ISREG
 from tempfile import NamedTemporaryFile
 from typing import IO, BinaryIO, cast
 
-from sie_core.artifacts.digest import CHUNK_BYTES, Digest
-from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferError, Unreachable
+from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of
+from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TransferError, TrustError, Unreachable
 from sie_core.artifacts.manifest import parse_path
 from sie_core.artifacts.store import Stat, Traits, Unfinished
 from sie_core.artifacts.stores.streams import Body, Declared
@@ -56,11 +57,15 @@ class LocalStore:
         return cast(BinaryIO, body)
 
     def put(self, name: str, data: BinaryIO, *, size_bytes: int, digest: Digest) -> None:
-        """Written beside its place, flushed to the disk, checked, renamed."""
+        """Written beside its place, flushed to the disk, checked, renamed.
+
+        What a killed process had written of it stays as far as it is right.
+        """
         path = self.root / parse_path(name)
         declared = Declared(data, size_bytes=size_bytes, digest=digest, where=str(path))
-        with disk_errors(path, "write"), _appearing(path) as incoming:
-            shutil.copyfileobj(cast(BinaryIO, declared), incoming, CHUNK_BYTES)
+        begun = path.with_name(f"{_INCOMING}{digest_of(f'{name} {digest}'.encode())[7:31]}")
+        with disk_errors(path, "write"), _appearing(path, begun) as incoming:
+            _go_on(incoming, cast(BinaryIO, declared))
 
     def copy(self, source: str, name: str, *, size_bytes: int) -> bool:
         """Bytes of its own, no link: what alters one must not alter the other."""
@@ -106,19 +111,57 @@ class LocalStore:
 
 
 @contextmanager
-def _appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which gets its name when the block has ended well and its bytes are on the disk."""
+def _appearing(path: Path, begun: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file to write, which gets its name when the block has ended well and its bytes are on the disk.
+
+    With `begun` it is the one that was begun under that name, and is kept for the next time unless its data are wrong.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, prefix=_INCOMING, delete=False) as incoming:
+    with (begun and _alone_with(begun)) or NamedTemporaryFile(dir=path.parent, prefix=_INCOMING, delete=False) as file:
+        own = Path(file.name)
         try:
-            yield incoming
-            incoming.flush()
-            os.fdatasync(incoming.fileno())
-            Path(incoming.name).chmod(0o644)
-            Path(incoming.name).replace(path)
-        except BaseException:
-            Path(incoming.name).unlink(missing_ok=True)
+            yield file
+            file.flush()
+            os.fdatasync(file.fileno())
+            own.chmod(0o644)
+            own.replace(path)
+        except BaseException as error:
+            if own != begun or isinstance(error, TrustError):
+                own.unlink(missing_ok=True)
             raise
+
+
+def _alone_with(path: Path) -> IO[bytes] | None:
+    """The file, made where it is not there; None while somebody else is writing it."""
+    while True:
+        path.touch(mode=0o600)
+        try:
+            file = path.open("r+b")
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            file.close()
+            return None
+        file.close()  # it has got its name since it was opened: that one is whole
+
+
+def _go_on(file: IO[bytes], data: BinaryIO) -> None:
+    """Make the content of a file that of a stream; what it begins with stays as far as it is the same."""
+    end, is_same = 0, True
+    while chunk := data.read(CHUNK_BYTES):
+        if is_same and file.read(len(chunk)) != chunk:
+            is_same = False
+            file.seek(end)
+        if not is_same:
+            file.write(chunk)
+        end += len(chunk)
+    file.truncate(end)
 
 
 def _raised(error: OSError) -> None:
