@@ -256,7 +256,7 @@ def test_every_verb_is_called_here() -> None:
     assert set(WAYS) == set(VERBS)
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *GROUPS])
+@pytest.mark.parametrize("verb", ["", *VERBS, *GROUPS])
 def test_help_fits_on_a_terminal_and_breaks_no_name(verb: str) -> None:
     told = _help(verb).splitlines()
 

@@ -92,7 +92,7 @@ def test_a_lost_volume_is_made_good_and_told(airgap: Run, media: Path) -> None:
     (media / "v0002.tar").unlink()
 
     code, out, err = airgap("repair", "media", "-o", "good", "--dry-run")
-    assert (code, out) == (0, "good/v0002.tar to be made good\n")
+    assert (code, out) == (0, "good/v0002.tar would be made good\n")
     assert "v0002.tar: lost; p0001.tar stands for it" in err
     assert not (media.parent / "good").exists()
 

@@ -92,17 +92,20 @@ def cli() -> None:
     """Carry models, images and the chart of SIE into a network without internet, and check every byte there.
 
     \b
-    Connected side      lock, review, plan, snapshot, golden record, pack; rehearse shows there that it will work
-    Far side            verify, unpack, mirror, values, then helm install
+    Connected side  lock, review, plan, snapshot, golden record, pack;
+                    rehearse shows there that it will work
+    Far side        verify, unpack, mirror, values, then helm install
 
-    Every verb can be run again: it goes on where it stopped, and does nothing when there is nothing to do.
+    Every verb can be run again: it goes on where it stopped, and does nothing when there is nothing to do. What
+    `sie-airgap VERB --help` says has an example.
 
     \b
-    Exit codes   0 done                     5 unreachable      9 golden answers differ
-                 1 a bug of ours            6 no permission   10 partly done, run it again
-                 2 misused                  7 no space        11 something tried to leave
-                 3 not what was locked      8 another lock    12 findings
-                 4 something is missing                      130 interrupted
+    Exit codes
+      0 done                    5 unreachable      9 golden answers differ
+      1 a bug of ours           6 no permission   10 partly done, run it again
+      2 misused                 7 no space        11 something tried to leave
+      3 not what was locked     8 another lock    12 findings
+      4 something is missing                     130 interrupted
     """
 
 

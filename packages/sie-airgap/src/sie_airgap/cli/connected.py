@@ -71,9 +71,9 @@ def snapshot(
                     raise Misused(str(error)) from error
 
             todo = fetch_snapshot(locked, blobs, hub=hub(), open_blob=open_blob, progress=console.progress, source=here)
-    verb = "to fetch" if dry_run else "fetched"
+    verb, is_for = ("to fetch", "would be for") if dry_run else ("fetched", "is for")
     count = len(todo.files) + len(todo.blobs)
-    text = f"{counted(count, 'file')} {verb}, {sized(todo.size_bytes)}; {store} is for {lock_digest(locked)}"
+    text = f"{counted(count, 'file')} {verb}, {sized(todo.size_bytes)}; {store} {is_for} {lock_digest(locked)}"
     console.data(text, {"files": count, "bytes": todo.size_bytes, "lock": lock_digest(locked), "store": str(store)})
 
 

@@ -172,4 +172,4 @@ def check_bucket(url: str) -> tuple[str, str, str]:
     try:
         return parse_store_url(url)
     except ValueError as error:
-        raise Misused(str(error)) from error
+        raise Misused(str(error), hint="like s3://BUCKET/PREFIX/, gs://BUCKET/PREFIX/ or file:///FOLDER") from error

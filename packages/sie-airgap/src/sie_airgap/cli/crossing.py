@@ -132,9 +132,9 @@ def repair(media: tuple[Path, ...], folder: Path, dry_run: bool, output: str) ->
         written = [folder / one.volume.name for one in found.lost]
     else:
         written = list(repair_volumes(found, folder, progress=console.progress))
-    verb = "to be made good" if dry_run else "made good"
-    shown = ", ".join(str(path) for path in written) or "nothing"
-    console.data(f"{shown} {verb}", {"repaired": [str(path) for path in written], "lost": len(found.lost)})
+    verb = "would be made good" if dry_run else "made good"
+    text = f"{', '.join(str(path) for path in written)} {verb}" if written else "nothing to make good"
+    console.data(text, {"repaired": [str(path) for path in written], "lost": len(found.lost)})
 
 
 @click.command()
@@ -167,7 +167,7 @@ def unpack(media: tuple[Path, ...], store: Path, trust_path: Path, insecure: boo
     else:
         plan = unpack_media(found, blobs, progress=console.progress)
         guard.taken(found, found.lock)
-    verb = "to unpack" if dry_run else "unpacked"
-    text = f"{counted(len(plan.todo), 'blob')} {verb}, {sized(plan.todo_bytes)}; {store} is for {found.lock_digest}"
+    verb, is_for = ("to unpack", "would be for") if dry_run else ("unpacked", "is for")
+    text = f"{counted(len(plan.todo), 'blob')} {verb}, {sized(plan.todo_bytes)}; {store} {is_for} {found.lock_digest}"
     facts = {"blobs": len(plan.todo), "bytes": plan.todo_bytes, "lock": found.lock_digest, "store": str(store)}
     console.data(text, facts)

@@ -199,6 +199,10 @@ def mirror_chart_command(target: str, carried: Carried, dry_run: bool, output: s
 
 
 def _charts(lock: Lock, blobs: Blobs, target: str, *, dry_run: bool, console: Console) -> Told:
+    if not Path(target).is_dir() and not set(target) & set("./:"):
+        raise Misused(
+            f"`{target}` is no folder that is there, and no registry", hint=f"`./{target}` makes it; or oci://HOST/PATH"
+        )
     texts: list[str] = []
     copied: list[dict[str, object]] = []
     for chart in lock.charts:

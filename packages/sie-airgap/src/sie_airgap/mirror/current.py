@@ -19,7 +19,7 @@ def lock_in_bucket(store: Store) -> Lock:
     if current is None:
         raise Incomplete(
             f"{store.url} has no `{CURRENT_FILE}`: nothing was mirrored there to the end",
-            hint="`sie-airgap mirror weights` writes it last; or say what to hold it against with `--lock`",
+            hint="`sie-airgap mirror weights` writes it last; `verify` holds it against the lock of `--lock`",
         )
     try:
         digest = parse_digest(current.decode("ascii", "replace"))

@@ -44,11 +44,13 @@ def where_to_put(form: str, place: Place) -> str:
     """What an operator does with the files."""
     if form == "hosts.toml":
         return (
-            f"copy the folders to {_CERTS_D} on every node; containerd's config.toml needs "
-            f'`config_path = "{_CERTS_D}"` (2.x: [plugins."io.containerd.cri.v1.images".registry], 1.x: '
-            '[plugins."io.containerd.grpc.v1.cri".registry]). The files are read anew at each pull. '
-            f"Where {place.host} wants a login, give it to containerd (`registry.configs`): pods' pull secrets go to "
-            "the registry of the image's own name alone"
+            f"copy the folders to {_CERTS_D} on every node. containerd's config.toml needs\n"
+            f'  config_path = "{_CERTS_D}"\n'
+            '  in [plugins."io.containerd.cri.v1.images".registry], with containerd 1.x in\n'
+            '  [plugins."io.containerd.grpc.v1.cri".registry]\n'
+            f"The files are read anew at each pull. Where {place.host} wants a login, give it to\n"
+            "containerd (`registry.configs`): pods' pull secrets go to the registry of the image's\n"
+            "own name alone"
         )
     if form == "idms":
         return (

@@ -30,7 +30,11 @@ def main(arguments: Sequence[str]) -> None:
     except NamespaceError as error:
         print(f"egress: not counted ({error})", file=sys.stderr)
         sys.exit(10)
-    os.execvp(arguments[1], list(arguments[1:]))  # noqa: S606 - a list of words, no shell
+    try:
+        os.execvp(arguments[1], list(arguments[1:]))  # noqa: S606 - a list of words, no shell
+    except OSError as error:
+        print(f"error: `{arguments[1]}` cannot be run: {error.strerror}", file=sys.stderr)
+        sys.exit(6 if isinstance(error, PermissionError) else 4)
 
 
 if __name__ == "__main__":
