@@ -13,9 +13,12 @@ from sie_airgap.cli.outcome import run
 from sie_airgap.progress import Silent
 from sie_airgap.store.blobs import BlobFolder
 from sie_core.artifacts.lock import Lock
+from sie_core.ids import Revision
 from sie_testing.carried import FILES, Run, filled_store, make_lock
+from sie_testing.errands import make_errands
 from sie_testing.hub import Hub as Fake
 from sie_testing.hub import serving_hub
+from sie_testing.tiny_worker import tiny_worker
 
 
 @pytest.fixture
@@ -71,3 +74,33 @@ def archive(tmp_path: Path, lock: Lock, store: BlobFolder) -> Path:
 def _state_of_its_own(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No command of a test remembers anything in the home of whoever runs it, or of another test."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture(scope="session")
+def worker() -> Iterator[str]:
+    with tiny_worker() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def hub_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A hub with the models of `FILES`, for all tests together."""
+    folder = tmp_path_factory.mktemp("hub")
+    for model, files in FILES.items():
+        for path, data in files.items():
+            (folder / model / path).parent.mkdir(parents=True, exist_ok=True)
+            (folder / model / path).write_bytes(data)
+    with serving_hub(Fake(folder, pins=dict.fromkeys(FILES, Revision("ab" * 20)))) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def errands(tmp_path_factory: pytest.TempPathFactory, hub_url: str, worker: str) -> Path:
+    """A folder in which every verb has what it works on, made once: a test works in a copy."""
+    here = tmp_path_factory.mktemp("errands")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(here)
+        patch.setenv("HF_ENDPOINT", hub_url)
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state of the errands")))
+        make_errands(here, tmp_path_factory.mktemp("images"), worker=worker)
+    return here

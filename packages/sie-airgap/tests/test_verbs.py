@@ -8,97 +8,19 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import click
-import msgspec
 import pytest
 
 from sie_airgap.cli import cli
-from sie_airgap.cli.outcome import run
-from sie_airgap.locking.building import lock_chart
-from sie_airgap.oci.copy import resolve_image
-from sie_airgap.oci.sources import ImageSources, parse_elsewhere
-from sie_airgap.store.blobs import BlobFolder
-from sie_core.artifacts.lock import Lock
-from sie_core.ids import Revision
-from sie_testing import tiny_worker
-from sie_testing.carried import FILES, Run, filled_store, locked_model, make_lock
-from sie_testing.hub import Hub, serving_hub
-from sie_testing.images import NAMES, write_images
+from sie_testing.carried import Run
+from sie_testing.errands import WAYS, Way, tree
 from sie_testing.registry import Registry, serving_registry
 
 MOST_COLUMNS = 80
-KEYS = "--lock-key alice.pub --root-key bob.pub"
 
-
-class Way(NamedTuple):
-    """A command line that does its work in the world below.
-
-    Attributes:
-        words: `{bucket}`, `{registry}` and `{worker}` are where these are.
-        changes: it writes something; then a dry run of it changes nothing, and a second run changes nothing more.
-        again: the exit code of a second run.
-    """
-
-    words: str
-    changes: bool = True
-    again: int = 0
-
-
-WAYS: dict[str, tuple[Way, ...] | str] = {
-    "lock": (Way("--model org/small --lock new.lock --store new"),),
-    "review": (Way("store", changes=False),),
-    "plan": (Way("store", changes=False),),
-    "snapshot": (Way("--lock small.lock --store new"),),
-    "golden record": (Way("--url {worker} --store asked"),),
-    "golden compare": (Way("recorded.json --url {worker}", changes=False),),
-    "sign": (Way("small.lock --key alice.pem --passphrase-file secret --store store"),),
-    "pack": (Way("new --store store --volume-size 2MB --parity 2"),),
-    "inspect": (Way("media", changes=False),),
-    "verify": (
-        Way("media", changes=False),
-        Way("store", changes=False),
-        Way("{bucket}", changes=False),
-        Way("file://{here}/hand --write-manifest --lock store/airgap.lock"),
-    ),
-    "repair": (Way("torn -o new"),),
-    "unpack": (Way("media --store new"),),
-    "mirror weights": (Way("file://{here}/new --from media"),),
-    "mirror images": (Way("{registry} --from store"),),
-    "mirror chart": (Way("oci://{registry} --from store"), Way("./new --from store")),
-    "mirror rules": (
-        Way("{registry} --format hosts.toml -o new --from store"),
-        Way("{registry} --format idms --from store", changes=False),
-    ),
-    "mirror all": (Way("--bucket file://{here}/new --registry {registry} --from store --full-names"),),
-    "values": (
-        Way("--bucket s3://models/w/ --from store -o new.yaml"),
-        Way("--bucket s3://models/w/ --from store", changes=False),
-    ),
-    "receipt": (Way("{bucket} -o new.json"), Way("store", changes=False)),
-    "rehearse": "starts the pods of a chart in namespaces: tests/rehearsal",
-    "far-side": "becomes the command that it is given: tests/rehearsal",
-    "rollback": (Way("--to 1 --store far"),),
-    "gc": (
-        Way("far --drop 1 --delete"),
-        Way("{bucket} --drop 1 --delete"),
-        Way("far", changes=False),
-        Way("{bucket}", changes=False),
-    ),
-    "trust key": (Way("carol --passphrase-file secret", again=2),),
-    "trust root": (Way(f"new.json {KEYS}"),),
-    "trust pin": (Way("root.json.dsse"),),
-    "trust show": (Way("--trust pinned.json", changes=False),),
-    "why": (Way("org/small --from store", changes=False),),
-    "explain": (Way("org/small --from media", changes=False),),
-    "diff": (Way("small.lock store", changes=False),),
-    "completion": (Way("bash", changes=False),),
-}
-"""By the words of each verb; a text says why it cannot be called here, and where it is."""
 
 SAYS_NO_JSON = {
     "completion": "what it prints is a script for a shell",
@@ -143,92 +65,16 @@ class World:
         return [*verb.split(), *shlex.split(way.words.format(here=self.here, **self.places))]
 
     def tree(self, *, with_times: bool = False) -> dict[str, object]:
-        """Every file and folder; `with_times`: files that were written anew differ, too."""
-        return {
-            path.relative_to(self.here).as_posix(): (
-                path.read_bytes() if path.is_file() else None,
-                path.stat().st_mtime_ns if with_times and path.is_file() else None,
-            )
-            for path in self.here.rglob("*")
-        }
-
-
-def _lock(layout: Path, store: BlobFolder) -> Lock:
-    """Models of `FILES`, images of a layout, and this repository's chart."""
-    with ImageSources([parse_elsewhere(f"ghcr.io/superlinked=oci:{layout}")]) as sources:
-        images = [resolve_image(name, sources.find(name), why=["the test"]) for name in sorted(NAMES)]
-    chart = lock_chart(Path(__file__).parents[3] / "charts" / "sie-cluster", store)
-    return msgspec.structs.replace(make_lock(FILES), images=tuple(images), charts=(chart,))
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[str]:
-    with tiny_worker.tiny_worker() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def hub_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("hub")
-    for model, files in FILES.items():
-        for path, data in files.items():
-            (folder / model / path).parent.mkdir(parents=True, exist_ok=True)
-            (folder / model / path).write_bytes(data)
-    pins = {model: Revision("ab" * 20) for model in FILES}
-    with serving_hub(Hub(folder, pins=pins)) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, hub_url: str, worker: str) -> Path:
-    """The world, made once; each test has a copy."""
-    here = tmp_path_factory.mktemp("world")
-    layout = write_images(tmp_path_factory.mktemp("images")).folder
-    filled_store(here / "store", _lock(layout, BlobFolder(here / "store")), FILES)
-    shutil.copytree(layout / "blobs", here / "store" / "blobs", dirs_exist_ok=True)
-    plain = locked_model("acme/plain", {"config.json": b"{}"}, Revision(tiny_worker.REVISION))
-    asked = msgspec.structs.replace(make_lock({}), models=(plain,))
-    filled_store(here / "asked", asked, {"acme/plain": {"config.json": b"{}"}})
-    filled_store(here / "second", msgspec.structs.replace(make_lock({}), serial=2), {})
-    (here / "secret").write_text("correct horse\n")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(here)
-        patch.setenv("HF_ENDPOINT", hub_url)
-        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
-        for line in (
-            "lock --model org/small --lock small.lock --store small",
-            f"golden record --url {worker} --store asked",
-            "pack media --store store --volume-size 2MB",
-            "pack torn --store store --volume-size 2MB --parity 3",
-            "pack media2 --store second",
-            "unpack media --store far",
-            "unpack media2 --store far",
-            f"mirror weights file://{here}/bucket --from store",
-            f"mirror weights file://{here}/bucket --from second",
-            f"mirror weights file://{here}/hand --from store",
-            "trust key alice --passphrase-file secret",
-            "trust key bob --passphrase-file secret",
-            f"trust root root.json {KEYS}",
-            "sign root.json --key bob.pem --passphrase-file secret",
-            "trust pin root.json.dsse --trust pinned.json",
-        ):
-            assert run(cli, shlex.split(line)) == 0, line
-    (here / "asked/golden.json").rename(here / "recorded.json")
-    (here / "torn/v0001.tar").unlink()
-    shutil.rmtree(here / "hand/.sie")
-    for manifest in here.glob("hand/models--*/manifests"):
-        shutil.rmtree(manifest)
-    return here
+        return tree(self.here, with_times=with_times)
 
 
 @pytest.fixture
-def world(made: Path, tmp_path: Path, hub_url: str, worker: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(errands: Path, worker: str, hub_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     here = tmp_path / "here"
-    shutil.copytree(made, here)
+    shutil.copytree(errands, here)
     monkeypatch.setenv("HF_ENDPOINT", hub_url)
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    with ExitStack() as stack:
-        registry = stack.enter_context(serving_registry(Registry(here / "registry")))
+    with serving_registry(Registry(here / "registry")) as registry:
         place = f"{registry.removeprefix('http://')}/sie"
         yield World(here, {"bucket": f"file://{here}/bucket", "registry": place, "worker": worker})
 

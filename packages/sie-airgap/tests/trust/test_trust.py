@@ -270,7 +270,6 @@ def test_a_root_is_replaced_by_the_next_one(airgap: Run, pinned: None, tmp_path:
             "want 1 to 1",
         ),
         (("trust", "root", "r", "--lock-key", "bob.pem", "--root-key", "bob.pub"), "nobody else may have"),
-        (("trust", "show", "--trust", "elsewhere.json"), "nothing is pinned"),
     ],
 )
 def test_what_cannot_be_meant_is_told(
@@ -304,3 +303,11 @@ def test_every_one_of_them_answers_in_json(airgap: Run, pinned: None, archives: 
 
     assert shown["highest_serial"] == 1
     assert len(shown["taken"][0]["signed_by"]) == 2
+
+
+def test_nothing_pinned_is_missing_and_says_how_to_pin(airgap: Run) -> None:
+    code, _, err = airgap("trust", "show", "--trust", "elsewhere.json")
+
+    assert code == 4
+    assert "nothing is pinned: elsewhere.json is not there" in err
+    assert "`sie-airgap trust pin ROOT` pins one" in err

@@ -34,7 +34,7 @@ from sie_airgap.archive.volume_format import (
     tail_bytes,
 )
 from sie_core.artifacts.digest import digest_of
-from sie_core.artifacts.errors import TransferError, TrustError
+from sie_core.artifacts.errors import NoPermission, TransferError, TrustError
 
 MOST_INDEX_BYTES = 1 << 28
 """An index of 800,000 members; nobody's memory is filled by a length that lies."""
@@ -48,6 +48,8 @@ class Unreadable(TransferError):
     transient = False
 
     def __init__(self, path: Path, error: Exception) -> None:
+        if isinstance(error, PermissionError):
+            self.exit_code = NoPermission.exit_code
         why = error.strerror if isinstance(error, OSError) else None
         super().__init__(
             f"{path} cannot be read: {why or error}",

@@ -31,6 +31,8 @@ _REFUSED = {
     ),
 }
 """What the operating system refuses: its number, our exit code, and what to do."""
+_PATHS = {"does not exist": errno.ENOENT, "is not readable": errno.EACCES, "is not writable": errno.EACCES}
+"""What click finds of a path that is named, by the words that its message ends with."""
 
 
 def run(command: click.Command, arguments: Sequence[str]) -> int:
@@ -64,6 +66,12 @@ def _misused(error: click.ClickException, *, as_json: bool) -> int:
     if isinstance(error, click.exceptions.NoArgsIsHelpError):  # asked for nothing: its message is the whole help
         error.show()
         return MISUSED
+    if isinstance(error, click.BadParameter) and isinstance(error.param and error.param.type, click.Path):
+        for ends, number in _PATHS.items():
+            if error.message.rstrip(".").endswith(ends):
+                code, hint = _REFUSED[number]
+                _say(error.format_message().rstrip("."), as_json=as_json, code=code, hint=hint)
+                return code
     context = error.ctx if isinstance(error, click.UsageError) else None
     path = context.command_path if context is not None else "sie-airgap"
     said = error.format_message().rstrip(".")

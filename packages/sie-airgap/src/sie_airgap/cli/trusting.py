@@ -10,7 +10,7 @@ import click
 from sie_airgap.archive.media import read_media
 from sie_airgap.cli.console import STORE, Console, dry_run_option, is_store, output_option, store_option, written
 from sie_airgap.cli.guarding import Guard, trust_file_option, trust_options
-from sie_airgap.failures import Drift, Misused
+from sie_airgap.failures import Drift, Incomplete, Misused
 from sie_airgap.progress import counted
 from sie_airgap.store.blobs import SIGNATURES_NAME, BlobFolder, read_lock, told_os_errors, write_atomically
 from sie_airgap.store.contents import LOCK_NAME
@@ -37,10 +37,7 @@ _passphrase_option = click.option(
 
 def _passphrase(path: Path | None, *, of: Path, new: bool = False) -> bytes:
     if path is not None:
-        try:
-            given = path.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
-        except OSError as error:
-            raise Misused(f"--passphrase-file {path}: {error.strerror}") from error
+        given = path.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
     elif sys.stdin.isatty():
         given = click.prompt(f"passphrase of {of}", hide_input=True, confirmation_prompt=new, err=True).encode()
     else:
@@ -99,17 +96,29 @@ def key_command(name: Path, passphrase_file: Path | None, dry_run: bool, output:
         return
     passphrase = _passphrase(passphrase_file, of=private, new=True)
     key = keys.new_key()
-    with told_os_errors(private):
-        handle = os.open(private, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(keys.private_pem(key, passphrase))
-            file.flush()
-            os.fsync(file.fileno())
-    write_atomically(public, keys.public_pem(key.public_key()).encode())
+    made: list[Path] = []
+    try:
+        _write_private(private, keys.private_pem(key, passphrase), made)
+        write_atomically(public, keys.public_pem(key.public_key()).encode())
+    except BaseException:  # Ctrl-C too: half a pair would stand in the way of the next try
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
     keyid = keys.key_id(key.public_key())
     Console(output).data(
         f"{private} and {public}: key {keyid}", {"private": str(private), "public": str(public), "key": keyid}
     )
+
+
+def _write_private(path: Path, pem: bytes, made: list[Path]) -> None:
+    """Never over a file that is there. `made` gets the path as soon as it is ours."""
+    with told_os_errors(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        made.append(path)
+        with os.fdopen(handle, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _role(paths: tuple[Path, ...], threshold: int, name: str) -> tuple[Role, dict[str, str]]:
@@ -221,7 +230,7 @@ def show_command(trust_path: Path, output: str) -> None:
     """
     pinned = read_pinned(trust_path)
     if pinned is None:
-        raise Misused(f"nothing is pinned: {trust_path} is not there", hint="`sie-airgap trust pin ROOT` pins one")
+        raise Incomplete(f"nothing is pinned: {trust_path} is not there", hint="`sie-airgap trust pin ROOT` pins one")
     root = pinned.root
     lines = [
         f"root     {root.number}, {root_digest(root)}",

@@ -251,6 +251,8 @@ class _Resolving:
         try:
             yield
         except TransferError as error:
+            if isinstance(error.__cause__, PermissionError):  # this disk's refusal, not the hub's
+                raise
             hints = list(self._hints(error, wish, hub.endpoint if hub is not None else ""))
             error.hint = "\n".join([*hints, *([error.hint] if error.hint is not None else [])]) or None
             raise

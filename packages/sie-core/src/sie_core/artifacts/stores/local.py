@@ -186,7 +186,7 @@ def _translated(error: OSError, path: Path, doing: str) -> TransferError:
         case errno.ENOENT | errno.ENOTDIR | errno.EISDIR:
             return NotThere(message)
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return NoPermission(message)
+            return NoPermission(message, hint="ask its owner, or run this as another user")
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return NoSpace(message, hint="make room and do the same again: it goes on from here")
         case _:
