@@ -1,10 +1,8 @@
 """`verify oci://…`: what a registry has otherwise than locked, all of it, each with both values."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -12,51 +10,24 @@ import pytest
 
 from sie_airgap.charts.package import pack
 from sie_airgap.mirror.images import chart_artifact, mirror_chart, mirror_images, plan_chart, plan_images
-from sie_airgap.oci.copy import resolve_image
 from sie_airgap.oci.reference import parse_place
 from sie_airgap.oci.registry import Registry
-from sie_airgap.oci.sources import ImageSources, parse_elsewhere
 from sie_airgap.progress import Silent
 from sie_airgap.store.blobs import BlobFolder, write_lock
 from sie_airgap.verifying.registry import verify_registry
 from sie_core.artifacts.digest import digest_of
 from sie_core.artifacts.errors import NotThere, TrustError, Unreachable
-from sie_core.artifacts.lock import Lock, LockedBlob, LockedChart, lock_digest
+from sie_core.artifacts.lock import Lock, LockedChart, lock_digest
 from sie_testing import registry as stand_in
 from sie_testing.carried import Run
 from sie_testing.faults import Fault, FaultKind
-from sie_testing.images import NAMES, write_images
+from sie_testing.mirrored import Mirrored, mirrored_images
 from sie_testing.registry import serving_registry
 from sie_testing.registry.docker import docker_registry_program, serving_docker_registry
 
 real = pytest.mark.skipif(
     docker_registry_program() is None, reason="docker-registry is not installed (Debian package `docker-registry`)"
 )
-
-
-@dataclass(frozen=True)
-class Mirrored:
-    """A registry that holds what the lock names, under `/sie`."""
-
-    origin: str
-    root: Path
-    lock: Lock
-    lock_path: Path
-
-    @property
-    def url(self) -> str:
-        return f"oci://{self.origin.removeprefix('http://')}/sie"
-
-    def blob(self, at: int = 0) -> LockedBlob:
-        """A layer of the first image."""
-        layers = [blob for blob in self.lock.images[0].blobs if "layer" in blob.media_type]
-        return layers[at]
-
-    def path(self, blob: LockedBlob) -> Path:
-        """Where the registry's disk has it."""
-        hexa = blob.digest.removeprefix("sha256:")
-        found = [path for path in self.root.rglob("*") if path.is_file() and hexa in str(path)]
-        return next(path for path in found if path.stat().st_size == blob.size_bytes)
 
 
 @pytest.fixture
@@ -70,26 +41,13 @@ def mirrored(request: pytest.FixtureRequest, tmp_path: Path, there: stand_in.Reg
     if request.param == "stand-in":
         served = serving_registry(there)
     with served as origin:
-        yield _mirror(tmp_path, origin)
+        yield mirrored_images(tmp_path, origin)
 
 
 @pytest.fixture
 def on_stand_in(tmp_path: Path, there: stand_in.Registry) -> Iterator[Mirrored]:
     with serving_registry(there) as origin:
-        yield _mirror(tmp_path, origin)
-
-
-def _mirror(folder: Path, origin: str) -> Mirrored:
-    layout = write_images(folder / "layout", names=NAMES[:2])
-    with ImageSources([parse_elsewhere(f"ghcr.io/superlinked=oci:{layout.folder}")]) as sources:
-        images = tuple(resolve_image(name, sources.find(name), why=["the test"]) for name in sorted(NAMES[:2]))
-    shutil.copytree(layout.folder / "blobs", folder / "images" / "blobs")
-    lock = Lock(version=1, serial=1, previous=None, models=(), images=images, charts=(), wheels=())
-    write_lock(folder / "airgap.lock", lock)
-    store = BlobFolder(folder / "images")
-    with Registry(parse_place(f"{origin}/sie")) as registry:
-        mirror_images(images, store, registry, plan_images(images, store, registry), Silent())
-    return Mirrored(origin, folder / "registry", lock, folder / "airgap.lock")
+        yield mirrored_images(tmp_path, origin)
 
 
 def _found(mirrored: Mirrored, *, deep: bool = False) -> list[str]:

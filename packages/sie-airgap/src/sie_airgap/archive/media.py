@@ -37,6 +37,7 @@ class Media:
         volumes: path to index, for every sound volume; a second copy of one is here too.
         parity: likewise for the parity volumes.
         refused: what is wrong with the others.
+        spoilt: the names of the files that are volumes and too damaged to be read as one.
         lock: what the archive is for.
         beside: its signatures, which lie beside volumes.
         say: told of each damaged copy that is passed over while another one is read.
@@ -49,6 +50,7 @@ class Media:
     lock: Lock
     lock_digest: Digest
     beside: tuple[Path, ...] = ()
+    spoilt: frozenset[str] = frozenset()
     pieces: dict[Digest, dict[int, list[Placed]]] = field(default_factory=dict)
     say: Callable[[str], object] = field(default=lambda text: None)
     _crcs: CrcsOf = field(default_factory=CrcsOf)
@@ -170,11 +172,12 @@ def read_media(paths: Sequence[Path]) -> Media:
         raise Incomplete(
             f"no volume of an archive in {where}", hint="name the folder or the .tar files that `pack` wrote"
         )
+    spoilt = frozenset(path.name for path in _files(paths) if path not in found) if refused else frozenset()
     lock, digest = _lock(volumes)
     refused += _set_aside(volumes, parity, lock, digest)
     folders = dict.fromkeys(path if path.is_dir() else path.parent for path in paths)
     beside = tuple(path for folder in folders if (path := folder / SIGNATURES_NAME).is_file())
-    return Media(where, volumes, parity, refused, lock, digest, beside)
+    return Media(where, volumes, parity, refused, lock, digest, beside, spoilt)
 
 
 def indexes(paths: Sequence[Path]) -> tuple[dict[Path, Index], list[Expected]]:

@@ -62,12 +62,13 @@ def verify_media(media: Media, *, progress: Progress, remembered: Remembered | N
 
 
 def absent(media: Media) -> list[Expected]:
-    """Which volumes are not here, where something is on none of those that are."""
+    """Which volumes are not here, where something is on none of those that are; a damaged one is told by itself."""
     lacking = [content for content in carried(media.lock, media.delta) if media.size(content.digest) is None]
-    if not media.missing_volumes() or not lacking:
+    missing = [name for name in media.missing_volumes() if name not in media.spoilt]
+    if not missing or not lacking:
         return []
     shown = ", ".join(content.label for content in lacking[:3]) + (" …" if len(lacking) > 3 else "")
-    names = ", ".join(f"`{name}`" for name in media.missing_volumes())
+    names = ", ".join(f"`{name}`" for name in missing)
     hint = "name the other media, too; a volume that is lost, `sie-airgap repair` makes again from parity"
     return [Incomplete(f"{names} not here; lacking without: {shown}", hint=hint)]
 
