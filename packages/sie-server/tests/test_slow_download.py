@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sie_core.catalog.catalog import Catalog
-from sie_core.ids import ModelId
+from sie_core.ids import ModelId, Revision
 from sie_core.wire.codec import Format
 from sie_testing import parts
 from sie_testing.cluster import MINILM, program
@@ -27,7 +27,7 @@ def hub(tmp_path: Path) -> Iterator[tuple[Hub, str]]:
     (root / STALLED).mkdir(parents=True)
     (root / STALLED / "model.safetensors").write_bytes(bytes(200_000))
     specs = Catalog.shipped().specs
-    pins = {model: revision for model in (MINILM, STALLED) if (revision := specs[model].revision)}
+    pins: dict[str, Revision] = {model: revision for model in (MINILM, STALLED) if (revision := specs[model].revision)}
     silent = Fault(FaultKind.STALL, match=f"/{STALLED}/resolve/*", after_bytes=50_000)
     behind = Hub(root, pins=pins, lfs_above_bytes=1_000_000, faults=[silent])
     with serving_hub(behind) as endpoint:
