@@ -22,7 +22,8 @@ from sie_core.artifacts.lock import lock_digest
 from sie_testing import fake_gcs, juicefs, parts, rclone, seaweed, tiny_bert
 from sie_testing.authority import Authority
 from sie_testing.carried import locked_model, seeded
-from sie_testing.front import standing_in_front
+from sie_testing.front import s3_refusal, standing_in_front
+from sie_testing.web import Answer
 
 from .following import Operator
 
@@ -145,6 +146,31 @@ def test_what_goes_wrong_with_minio_is_said_as_the_recipe_says(
     changed = "\n".join(f"export {name}={value}" if value else f"unset {name}" for name, value in env.items())
 
     ran = at_minio(media, minio).run(f"{first}\n{changed}\n{command}")
+    assert (ran.code, told in ran.said) == (code, True), ran.said
+
+
+@pytest.mark.parametrize(
+    ("name", "told", "code", "refusal"),
+    [
+        ("aws", "is in another region", 5, s3_refusal(301, "PermanentRedirect", x_amz_bucket_region="eu-west-1")),
+        ("aws", "the clocks here and there differ", 6, s3_refusal(403, "RequestTimeTooSkewed")),
+        ("aws", "answered 403", 6, s3_refusal(403, "AccessDenied")),
+        ("aws", "grant `s3:", 6, s3_refusal(403, "AccessDenied")),
+        ("ceph", "answered 403", 6, s3_refusal(403, "AccessDenied")),
+        ("ceph", "QuotaExceeded", 7, s3_refusal(403, "QuotaExceeded")),
+        ("ceph", "is in another region", 5, s3_refusal(400, "AuthorizationHeaderMalformed")),
+        ("minio", "answered 413", 5, Answer(413, {}, b"<html>413 Request Entity Too Large</html>")),
+    ],
+)
+def test_what_a_server_refuses_is_said_as_the_recipe_says(
+    name: str, told: str, code: int, refusal: Answer, recipe, media: Path
+) -> None:
+    (row,) = [line for line in recipe(name).text.splitlines() if line.startswith("| ") and f'"{told}' in line]
+    assert f"| {code} |" in row
+    with rclone.running(media / "server", bucket=BUCKET) as behind, standing_in_front(behind) as (front, endpoint):
+        front.refusals, front.methods = [refusal] * 20, ("PUT",)
+        ran = Operator(media, env={**KEYS, "AWS_ENDPOINT_URL_S3": endpoint}).run(MIRROR)
+
     assert (ran.code, told in ran.said) == (code, True), ran.said
 
 

@@ -63,7 +63,7 @@ def test_the_carried_wheels_are_enough_without_a_network(version: str, archive: 
     assert mirrored.returncode == 0, mirrored.stderr
     assert "installing" not in mirrored.stderr
 
-    (installed,) = (tmp_path / "home" / ".sie-airgap").iterdir()
+    installed = tmp_path / "home" / ".sie-airgap" / "current"
     asked = subprocess.run([installed / "bin" / "python", "-c", EXTRAS], capture_output=True, text=True, check=False)
     assert asked.stdout == "all there\n", asked.stderr
-    assert not list(installed.rglob("*.whl"))
+    assert not list(installed.resolve().rglob("*.whl"))
