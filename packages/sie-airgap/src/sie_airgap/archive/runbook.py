@@ -89,7 +89,8 @@ The volumes may lie on several media, in any order, read-only. Name all of them 
        --docker-password=PASSWORD
 {_other_charts(lock)}     helm upgrade --install sie ./charts/{chart} -f values-offline.yaml -n sie
 
-5. Check what was mirrored, every byte of the bucket and every image, and what the cluster answers:
+5. Check what was mirrored, every byte of the bucket and every image, and what the cluster answers. Where there is no
+   store, `tar -xOf {volumes[0]} airgap.lock > airgap.lock` takes the lock out of a volume:
 
      sie-airgap verify s3://BUCKET/PREFIX/ --endpoint https://OBJECT-STORE
      sie-airgap verify oci://REGISTRY/PATH --lock airgap-store/airgap.lock
@@ -127,7 +128,7 @@ def _golden(*, golden: bool) -> str:
 
 def _when_damaged(parity: Sequence[str], volumes: Sequence[str]) -> str:
     """What to do about a volume that is lost or damaged."""
-    ask = f"""ask for it by its name; these are the names of all that are lost or damaged in a folder:
+    ask = f"""ask for it by its name. These are the names of all that are lost or damaged in a folder:
 
      sha256sum -c --quiet SHA256SUMS 2> /dev/null
 
@@ -136,14 +137,13 @@ def _when_damaged(parity: Sequence[str], volumes: Sequence[str]) -> str:
      sie-airgap pack FOLDER --only {volumes[-1]}
 """
     if not parity:
-        return f"   Is a volume lost or damaged? The others stay usable;\n   {ask}"
+        return f"   Is a volume lost or damaged? The others stay usable; {ask}"
     return f"""   Is a volume lost or damaged? It is made again from {parity[0]} and the others; name all that there is,
    the damaged one too, and afterwards the folder `repaired` beside the other media:
 
      sie-airgap repair MEDIA -o repaired
 
-   Where too much is lost,
-   {ask}"""
+   Where too much is lost, {ask}"""
 
 
 def _ranged(names: Sequence[str]) -> str:
