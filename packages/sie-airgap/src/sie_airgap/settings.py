@@ -33,7 +33,7 @@ class AirgapSettings:
     """The folder whose `config.json` holds the logins of registries. None: `~/.docker`."""
 
     state_home: Path | None = setting("XDG_STATE_HOME", None)
-    """Below it, in `sie-airgap`, is remembered how far uploads came, what `verify` read of a store, and what checks
+    """Below it, in `sie-airgap`, is remembered how far uploads came, what `verify` read, and what checks
     found, for `status`. None: `~/.local/state`."""
 
 

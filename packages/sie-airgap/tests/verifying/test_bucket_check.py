@@ -192,7 +192,7 @@ def test_too_short_and_too_long_are_told_with_both_lengths(memory: MemoryStore, 
     assert isinstance(short, TrustError)
     assert isinstance(long, TrustError)
     assert (short.want[-15:], short.have[-13:]) == ("3,000,000 bytes", "  1,000 bytes")
-    assert long.have == "70,004 bytes, the first 70,000 of them as wanted"
+    assert long.have == "70,004 bytes; the first 70,000 are right"
 
 
 def test_everything_that_the_mirror_writes_is_checked(memory: MemoryStore, lock: Lock) -> None:
@@ -317,7 +317,7 @@ def test_a_large_file_altered_or_too_long_is_told(shard: tuple[Counting, Lock]) 
     assert isinstance(altered, TrustError)
     assert isinstance(long, TrustError)
     assert altered.have.startswith("sha256:")
-    assert "of them as wanted" in long.have
+    assert long.have.endswith(" are right")
 
 
 def test_a_bucket_of_another_lock_is_drift_and_its_files_are_checked(memory: MemoryStore, lock: Lock) -> None:

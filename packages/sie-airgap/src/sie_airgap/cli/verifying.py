@@ -107,7 +107,8 @@ def verify(
     Without, they are served as adopted: nothing in them can change unseen any more, and nothing says that they were
     what the hub has. Run it again after what it found was put right.
 
-    Exit 3: something was altered. 4: something is missing. 8: another lock. The gravest of several counts.
+    Exit 3: something was altered. 8: another lock. 6: no permission. 4: something is missing. 5: unreachable. Of
+    several the first in this order counts.
 
     \b
     Example:  sie-airgap verify /media/dvd1 /media/dvd2

@@ -95,6 +95,8 @@ def _check_answers(store: Store, names: Sequence[str]) -> None:
             if not is_about_all(error):
                 raise
             refused.append(error)
+            if error.transient and len(refused) > 1:  # each may take ten seconds to fail
+                break
         else:
             if there is None and name == CURRENT_FILE and _is_empty(store):
                 raise NotThere(f"nothing is in {store.url}", hint="look at the URL's prefix")

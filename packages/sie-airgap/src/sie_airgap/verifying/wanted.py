@@ -100,8 +100,8 @@ def _look(store: Store, objects: Objects, hint: str, one: Wanted) -> list[Expect
 def _altered(store: Store, one: Wanted, digest: Digest, size_bytes: int, hint: str) -> TrustError:
     have = f"{digest}  {size_bytes:,} bytes"
     if size_bytes > one.size_bytes:
-        first = "as wanted" if digest == one.digest else f"{digest}"
-        have = f"{size_bytes:,} bytes, the first {one.size_bytes:,} of them {first}"
+        first = "right" if digest == one.digest else f"{digest}"
+        have = f"{size_bytes:,} bytes; the first {one.size_bytes:,} are {first}"
     return TrustError(
         f"{one.label} is not {one.should}",
         where=_where(store, one),
