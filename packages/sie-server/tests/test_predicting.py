@@ -40,6 +40,69 @@ print(predicted, machine.anonymous_bytes() - before)
 """
 
 
+SHAPES: dict[str, dict[str, Any]] = {
+    "bert": {"model_type": "bert", "hidden_size": 640, "intermediate_size": 2560, "num_attention_heads": 10},
+    "deberta": {
+        "model_type": "deberta-v2",
+        "hidden_size": 512,
+        "intermediate_size": 2048,
+        "num_attention_heads": 8,
+        "relative_attention": True,
+        "position_buckets": 256,
+        "pos_att_type": ["p2c", "c2p"],
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "position_biased_input": False,
+    },
+}
+"""Of more than 100 MB, beyond which a model is there once."""
+
+WRITING = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from sie_server.models.backbones.known import BACKBONES
+from sie_server.models.checkpoint import Checkpoint, Weight
+from sie_server.models.ops.openvino import OpenvinoOps
+from sie_testing.tiny_bert import write_safetensors
+
+said, arrays = json.loads(sys.argv[1]), {}
+
+class Drawn(Checkpoint):  # has whatever it is asked for
+    def __contains__(self, name):
+        return "conv." not in name
+    def unseen(self, name, shape):
+        return Weight("F32", arrays.setdefault(name, np.full(shape, 0.01, np.float32)))
+
+backbone = BACKBONES[said["model_type"]]
+backbone.build(OpenvinoOps(Drawn({}, {}), "f32"), backbone.read(json.dumps(said).encode()), "")
+write_safetensors(Path(sys.argv[2]) / "model.safetensors", arrays, sys.argv[3])
+"""
+
+LOADING = """
+import json, sys
+from pathlib import Path
+from sie_server import machine
+from sie_server.models.backbones.known import BACKBONES
+from sie_server.models.checkpoint import open_checkpoint
+from sie_server.models.ops.openvino import OpenvinoOps
+from sie_server.models.predicting import openvino_bytes
+
+said, checkpoint = json.loads(sys.argv[1]), open_checkpoint(Path(sys.argv[2]))
+backbone = BACKBONES[said["model_type"]]
+config = backbone.read(json.dumps(said).encode())
+predicted = openvino_bytes(checkpoint.predicted("f32"), made=backbone.made_bytes(config), streams=2)
+ops = OpenvinoOps(checkpoint, "f32")
+machine.give_back()
+before = machine.anonymous_bytes()
+ops.output("hidden", backbone.build(ops, config, ""))
+graph = ops.compiled(streams=2, threads=1)
+graph.settle()
+machine.give_back()
+print(predicted, machine.anonymous_bytes() - before)
+"""
+
+
 def in_a_process(code: str, *arguments: object) -> list[int]:
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
@@ -70,6 +133,16 @@ def test_so_does_a_genuine_one_of_words(tmp_path: Path, file: str) -> None:
     predicted, taken = in_a_process(READING, tmp_path)
 
     assert predicted / 3 < taken <= predicted
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("bert", "F32"), ("bert", "F16"), ("bert", "BF16"), ("deberta", "F32")])
+def test_a_large_model_takes_no_more_than_is_predicted(tmp_path: Path, kind: str, stored: str) -> None:
+    said = json.dumps({"vocab_size": 1000, "num_hidden_layers": 10, "max_position_embeddings": 512} | SHAPES[kind])
+    in_a_process(WRITING, said, tmp_path, stored)
+    predicted, taken = in_a_process(LOADING, said, tmp_path)
+
+    assert predicted > SMALL_BYTES
+    assert predicted / 1.5 < taken <= predicted
 
 
 def test_a_kind_that_is_not_known_counts_as_the_largest() -> None:

@@ -110,6 +110,11 @@ class Checkpoint:
             + sum(stored.elements for _, stored in others) * _COMPUTED_BYTES["f32"],
             mapped=sum(stored.size_bytes for _, stored in tables),
             copied=sum(stored.size_bytes for _, stored in tables | matrices | others if not stored.is_usable),
+            converted=sum(
+                stored.elements * _COMPUTED_BYTES["f32"]
+                for _, stored in matrices
+                if stored.dtype != "F32" and (stored.dtype, precision) != ("BF16", "bf16")
+            ),
         )
 
     def weight(self, name: str, shape: tuple[int, ...]) -> Weight:
