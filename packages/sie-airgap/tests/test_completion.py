@@ -6,9 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
-from sie_airgap.cli import VERBS
+from sie_airgap.cli import VERBS, cli
 from sie_testing.carried import Run
 
 COMPLETED = r"""
@@ -53,6 +54,19 @@ def test_bash_completes_verbs_of_a_group_options_and_their_values(bash: Path) ->
     assert _completed(bash, "mirror", "we") == ["weights"]
     assert _completed(bash, "unpack", "--dry") == ["--dry-run"]
     assert _completed(bash, "verify", "--output", "j") == ["json"]
+
+
+def test_bash_completes_every_option_of_every_verb(bash: Path) -> None:
+    """What a shell offers is the program's own tree; one verb of each group and one that stands alone are asked."""
+    for words in (["gc"], ["mirror", "all"], ["status"]):
+        command: click.Command = cli
+        for word in words:
+            assert isinstance(command, click.Group)
+            found = command.get_command(click.Context(command), word)
+            assert found is not None
+            command = found
+        options = {name for option in command.params for name in option.opts if name.startswith("--")}
+        assert set(_completed(bash, *words, "--")) == {*options, "--help"}
 
 
 def test_bash_completes_nothing_after_a_verb_that_is_none(bash: Path) -> None:
