@@ -5,12 +5,30 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Column
 
 from sie_airgap.progress import Task, sized
 
-_NAMES = Column(no_wrap=True, overflow="ellipsis", max_width=50)
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    """One line on a terminal of 80 columns: amounts whole, and of what is being moved as much as there is room for."""
+    name = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+    return (
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(bar_width=16, table_column=Column(no_wrap=True)),
+        DownloadColumn(table_column=Column(no_wrap=True)),
+        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    )
 
 
 class Bar:
@@ -21,14 +39,7 @@ class Bar:
 
     @contextmanager
     def task(self, verb: str, total_bytes: int) -> Iterator[Task]:
-        columns = (
-            TextColumn("{task.description}", markup=False, table_column=_NAMES),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=self._console, transient=True) as shown:
+        with Progress(*_columns(), console=self._console, transient=True, expand=True) as shown:
             yield _BarTask(shown, verb, total_bytes)
             (task,) = shown.tasks
         self.say(f"{verb}: {sized(int(task.completed))} in {task.elapsed or 0:.1f} s")
