@@ -12,6 +12,8 @@ SPANS_VENV := .venv-spans
 SPANS_READY := $(SPANS_VENV)/.ready
 INFINITY_VENV := .venv-infinity
 INFINITY_READY := $(INFINITY_VENV)/.ready
+FUZZ_VENV := .venv-fuzz
+FUZZ_READY := $(FUZZ_VENV)/.ready
 PACKAGES := core sdk server gateway config airgap testing
 SPANS_TESTS := tests/parity/test_gliner.py tests/parity/test_gliner_bi.py tests/parity/test_gliclass.py
 LOCKS := requirements/bootstrap.txt requirements/dev.txt
@@ -42,7 +44,7 @@ test: setup ## the tests, or with ARGS=… those that pytest is told to run
 .PHONY: check
 check: setup ## format, lint, types, import contracts, generated files, the wheels alone
 	@$(BIN)/ruff format --check -q . && $(BIN)/ruff check -q . && echo "ruff: clean"
-	@$(BIN)/mypy $(SOURCES) tools bench
+	@$(BIN)/mypy $(SOURCES) tools bench fuzz
 	@$(BIN)/python tools/types_of_tests.py
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/python tools/unasync.py --check
@@ -69,6 +71,10 @@ $(SPANS_READY): requirements/spans.txt $(LOCKS) tools/setup.sh
 
 $(INFINITY_READY): requirements/infinity.txt requirements/bootstrap.txt tools/setup.sh
 	@tools/setup.sh references $(INFINITY_VENV) requirements/bootstrap.txt requirements/infinity.txt --
+	@touch $@
+
+$(FUZZ_READY): requirements/fuzz.txt $(LOCKS) tools/setup.sh
+	@tools/setup.sh environment $(FUZZ_VENV) $(LOCKS) requirements/fuzz.txt -- $(PACKAGES)
 	@touch $@
 
 .PHONY: parity
@@ -103,6 +109,10 @@ bench: setup $(PARITY_READY) ## speed and memory beside the peers, as ratios of 
 	@$(MAKE) -s $(INFINITY_READY) || echo "bench: no environment for infinity: it is left out" >&2
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup $(FUZZ_READY) ## what comes from outside, altered for ever: read, or refused by name
+	@$(FUZZ_VENV)/bin/python -m fuzz $(ARGS)
+
 .PHONY: lock
 lock: setup ## resolve requirements/*.in anew, with hashes
 	@tools/setup.sh lock $(BIN)
@@ -113,4 +123,4 @@ wheels: setup ## what an archive carries of Python: ours, and what they need on 
 
 .PHONY: clean
 clean: ## remove the environments and everything that was fetched or built
-	@rm -rf $(VENV) $(PARITY_VENV) $(SPANS_VENV) $(INFINITY_VENV) .cache .demo dist build
+	@rm -rf $(VENV) $(PARITY_VENV) $(SPANS_VENV) $(INFINITY_VENV) $(FUZZ_VENV) .cache .demo dist build

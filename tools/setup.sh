@@ -117,6 +117,7 @@ lock() { # BIN
         -o requirements/spans.txt
     "$1/uv" pip compile requirements/infinity.in "${words[@]}" --override requirements/overrides-parity.txt \
         -o requirements/infinity.txt
+    "$1/uv" pip compile requirements/fuzz.in "${words[@]}" -o requirements/fuzz.txt
 }
 
 wheels() { # BIN FOLDER

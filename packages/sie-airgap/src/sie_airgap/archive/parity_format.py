@@ -114,7 +114,7 @@ def decode_parity(data: bytes) -> Parity:
     """Raises `ValueError` for what `encode_parity` never writes."""
     try:
         parity = msgspec.json.decode(data, type=Parity)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not the index of a parity volume: {error}") from error
     if parity.version != ARCHIVE_VERSION:
         raise ValueError(f"the archive is of version {parity.version}, this toolkit reads {ARCHIVE_VERSION}")

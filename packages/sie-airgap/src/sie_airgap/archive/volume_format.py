@@ -187,7 +187,7 @@ def decode_volume(data: bytes) -> Volume:
     """Raises `ValueError` for what `encode_volume` never writes."""
     try:
         volume = msgspec.json.decode(data, type=Volume)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a volume's index: {error}") from error
     if volume.version != ARCHIVE_VERSION:
         raise ValueError(f"the archive is of version {volume.version}, this toolkit reads {ARCHIVE_VERSION}")

@@ -79,7 +79,7 @@ def decode_delta(data: bytes, *, where: str) -> Delta:
             raise ValueError("it leaves something out and says not what is expected to have it")
         if encode_delta(delta) != data:
             raise ValueError("it is in another form than it is written in")
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise TrustError(
             f"`{DELTA_NAME}` cannot be read", where=where, want="what `pack` wrote", have=str(error)
         ) from error

@@ -74,7 +74,7 @@ def decode_receipt(data: bytes) -> Receipt:
     """Raises `ValueError` for bytes that are no receipt, with what is wrong with them."""
     try:
         receipt = msgspec.json.decode(data, type=Receipt)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a receipt: {error}") from error
     if receipt.version != RECEIPT_VERSION:
         raise ValueError(f"a receipt of version {receipt.version}, this program reads version {RECEIPT_VERSION}")

@@ -99,7 +99,7 @@ def decode_steps(data: bytes) -> Recipe:
     """Raises `ValueError` for steps that cannot make what they say."""
     try:
         recipe = msgspec.json.decode(data, type=Recipe)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a recipe: {error}") from error
     for digest in (recipe.blob, *recipe.sources):
         parse_digest(digest)

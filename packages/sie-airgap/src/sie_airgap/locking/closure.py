@@ -146,5 +146,5 @@ def _told(named: object) -> str:
 def _mapping(data: bytes, path: str) -> Mapping[str, Any]:
     try:
         return msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"`{path}` cannot be read: {error}") from error

@@ -88,5 +88,5 @@ def platform_of_config(data: bytes) -> Platform | None:
     """What an image without an index runs on, as its config says; None for the config of something else."""
     try:
         return msgspec.json.decode(data, type=Platform)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None

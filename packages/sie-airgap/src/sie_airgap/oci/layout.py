@@ -59,7 +59,7 @@ class Layout:
             entries = msgspec.json.decode(data, type=Index).manifests
             for entry in entries:
                 parse_digest(entry.digest)  # it becomes a path
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise NotThere(f"{path} is not an index: {error}") from error
         return entries
 
@@ -94,7 +94,7 @@ class Layout:
             )
         try:
             return Content(media_type_of(data), data, digest)
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise ValueError(f"{self.where}/{_blob(digest)} is not a manifest: {error}") from error
 
     def tagged(self, tag: str) -> Digest | None:

@@ -41,7 +41,7 @@ def listed_referrers(data: bytes) -> tuple[Descriptor, ...] | None:
         entries = msgspec.json.decode(data, type=Index).manifests
         for entry in entries:
             parse_digest(entry.digest)
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     return entries
 

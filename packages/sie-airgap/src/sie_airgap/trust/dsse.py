@@ -78,7 +78,7 @@ def decode_envelope(data: bytes, *, where: str) -> Envelope:
         _from_base64(found.encoded)
         for one in found.signatures:
             _from_base64(one.sig)
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise refused(str(error)) from error
     if not found.signatures:
         raise refused("no signature")

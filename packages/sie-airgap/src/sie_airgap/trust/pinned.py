@@ -57,7 +57,7 @@ def decode_pinned(data: bytes, *, where: str) -> Pinned:
                 raise ValueError(f"a lock with the serial {one.serial}")
         if encode_pinned(pinned) != data:
             raise ValueError("it is in another form than it is written in")
-    except (msgspec.MsgspecError, UnicodeDecodeError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise TrustError(
             "the pinned trust cannot be read",
             where=where,

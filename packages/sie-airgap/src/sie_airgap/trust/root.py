@@ -68,7 +68,7 @@ def decode_root(data: bytes, *, where: str) -> Root:
     """Raises `TrustError` naming the first thing that no root says."""
     try:
         root = msgspec.json.decode(data, type=Root)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _refused(where, f"a root of version {ROOT_VERSION}", str(error)) from error
     for broken in violations(root):
         raise _refused(f"{where}: {broken.where}", broken.want, broken.have)

@@ -51,7 +51,7 @@ def check_statement(payload: bytes, lock: Lock, *, where: str) -> None:
     """Raises `TrustError` where a payload says anything else than which lock this is."""
     try:
         found = msgspec.json.decode(payload, type=Statement)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise _refused(where, "an in-toto statement", str(error)) from error
     for what, want, have in (
         ("_type", STATEMENT_TYPE, found.type),

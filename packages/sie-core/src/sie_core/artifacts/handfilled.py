@@ -120,7 +120,7 @@ def read_tree(data: bytes | None) -> dict[str, TreeEntry]:
     try:
         files = msgspec.json.decode(data, type=_Tree).files
         return {parse_path(path): entry for path, entry in files.items()}
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return {}
 
 
@@ -198,20 +198,23 @@ def whole_bytes(header: bytes) -> int:
     try:
         tensors = msgspec.json.decode(header, type=dict[str, dict[str, object]])
         ends = [_end(about) for name, about in tensors.items() if name != "__metadata__"]
-    except (msgspec.MsgspecError, TypeError, IndexError, KeyError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError) as error:
         raise ValueError("its header is not that of a safetensors file") from error
     return 8 + len(header) + max(ends, default=0)
 
 
 def _end(about: Mapping[str, object]) -> int:
-    return msgspec.convert(about["data_offsets"], tuple[int, int])[1]
+    first, end = msgspec.convert(about["data_offsets"], tuple[int, int])
+    if not 0 <= first <= end:
+        raise ValueError(f"its header has a tensor at bytes {first:,} to {end:,}")
+    return end
 
 
 def parts_of(index: bytes) -> frozenset[str]:
     """The files that an index names, beside it. Raises `ValueError` for what is no index."""
     try:
         weight_map = msgspec.json.decode(index, type=_Index).weight_map
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError("it is not an index of weights") from error
     return frozenset(weight_map.values())
 

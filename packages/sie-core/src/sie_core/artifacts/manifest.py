@@ -73,7 +73,7 @@ def decode_manifest(data: bytes) -> Manifest:
     """Raises `ValueError` for bytes that are not a manifest, and for names, digests, order or sizes that cannot be."""
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"not a manifest: {error}") from error
     parse_model_id(manifest.repo)
     parse_revision(manifest.revision)

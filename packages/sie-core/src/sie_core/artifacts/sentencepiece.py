@@ -229,7 +229,7 @@ def _settings(data: bytes | None) -> _Settings:
 def _decode(data: bytes, kind: type[_S], file: str) -> _S:
     try:
         return msgspec.json.decode(data, type=kind)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"`{file}` cannot be read: {error}") from error
 
 
@@ -257,7 +257,11 @@ def _piece(data: bytes) -> _Piece:
     score: float = struct.unpack("<f", raw)[0] if len(raw) == 4 else math.nan
     if not math.isfinite(score):
         raise ValueError(f"it is no sentencepiece model: a piece has the score {raw.hex()}")
-    return _Piece(_bytes(fields.get(1, b"")).decode(), score, _number(fields.get(3, _NORMAL)))
+    try:
+        text = _bytes(fields.get(1, b"")).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no sentencepiece model: a piece is not UTF-8: {error}") from error
+    return _Piece(text, score, _number(fields.get(3, _NORMAL)))
 
 
 def _number(value: int | bytes) -> int:

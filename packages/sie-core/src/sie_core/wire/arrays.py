@@ -28,6 +28,10 @@ def to_wire(array: NDArray[Any]) -> dict[bytes, object]:
     }
 
 
+def _text(key: object) -> str:
+    return key.decode("ascii", "replace") if isinstance(key, bytes) else str(key)
+
+
 def is_wire_array(value: object) -> bool:
     """Whether a decoded map stands for an array or a numpy scalar."""
     return isinstance(value, dict) and (b"nd" in value or "nd" in value)
@@ -39,9 +43,9 @@ def from_wire(value: dict[Any, Any]) -> NDArray[Any]:
     Raises:
         ValueError: a dtype that is not a plain number, a shape that is none, or data of another length.
     """
-    fields = {key.decode() if isinstance(key, bytes) else str(key): item for key, item in value.items()}
+    fields = {_text(key): item for key, item in value.items()}
     name = fields.get("type")
-    name = name.decode() if isinstance(name, bytes) else name
+    name = _text(name) if isinstance(name, bytes) else name
     if not isinstance(name, str) or _PLAIN_DTYPE.fullmatch(name) is None:
         raise ValueError(f"array dtype {name!r} is not a plain number")
     try:

@@ -78,6 +78,9 @@ def unknown_keys(data: bytes, fmt: Format, struct: type[msgspec.Struct]) -> list
     """Keys of a map body that `struct` does not have: they are ignored, and the caller is told.
 
     Looks at the top level and at `params`; items are many and are not looked into.
+
+    Raises:
+        ApiError: INVALID_INPUT, where what `struct` does not have cannot be read at all.
     """
     raw = _raw_map(data, fmt)
     return sorted(_strangers(raw, struct, ""))
@@ -101,7 +104,12 @@ def arrays_decoded(value: Any) -> Any:
 
 
 def _raw_map(data: bytes, fmt: Format) -> dict[Any, Any]:
-    decoded: Any = msgspec.msgpack.decode(data) if fmt is Format.MSGPACK else msgspec.json.decode(data)
+    try:
+        decoded: Any = msgspec.msgpack.decode(data) if fmt is Format.MSGPACK else msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        # What a struct does not have is passed over when it is read, and looked at here for the first time.
+        message = f"a key of the {fmt.value} body that is not known has no value: {_first_lower(str(error))}"
+        raise ApiError("INVALID_INPUT", message) from error
     return decoded if isinstance(decoded, dict) else {}
 
 
