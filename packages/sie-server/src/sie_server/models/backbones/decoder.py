@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from sie_server.models.backbones.asked import Asked
+from sie_server.models.backbones.post_norm import linear
 from sie_server.models.backbones.rotary import Rotary, angles, read_rotary
 from sie_server.models.calls import LoadError
 from sie_server.models.config import activation_of, read_json, refuse_uneven_heads
@@ -304,9 +305,9 @@ def _layer(ops: Ops[X], config: DecoderConfig, hidden: X, at: str, sliding: bool
 
 def _attention(ops: Ops[X], config: DecoderConfig, x: X, at: str, sliding: bool, turned: tuple[X, X]) -> X:
     width, whole, part = config.hidden_size, config.heads * config.head_size, config.kv_heads * config.head_size
-    query = _linear(ops, x, at + "q_proj", width, whole, bias=config.input_bias)
-    key = _linear(ops, x, at + "k_proj", width, part, bias=config.input_bias)
-    value = _linear(ops, x, at + "v_proj", width, part, bias=config.input_bias)
+    query = linear(ops, x, at + "q_proj", width, whole, bias=config.input_bias)
+    key = linear(ops, x, at + "k_proj", width, part, bias=config.input_bias)
+    value = linear(ops, x, at + "v_proj", width, part, bias=config.input_bias)
     if config.head_norms:
         query = _head_norm(ops, config, query, at + "q_norm", config.heads)
         key = _head_norm(ops, config, key, at + "k_norm", config.kv_heads)
@@ -320,22 +321,14 @@ def _attention(ops: Ops[X], config: DecoderConfig, x: X, at: str, sliding: bool,
         causal=config.causal,
         window=config.reach[0 if config.causal else 1] if sliding else None,
     )
-    return _linear(ops, seen, at + "o_proj", whole, width, bias=config.output_bias)
+    return linear(ops, seen, at + "o_proj", whole, width, bias=config.output_bias)
 
 
 def _feed_forward(ops: Ops[X], config: DecoderConfig, x: X, at: str) -> X:
     width, inner, bias = config.hidden_size, config.intermediate_size, config.inner_bias
-    gate = _linear(ops, x, at + "gate_proj", width, inner, bias=bias, activation=config.activation)
-    wide = _linear(ops, x, at + "up_proj", width, inner, bias=bias)
-    return _linear(ops, ops.multiply(gate, wide), at + "down_proj", inner, width, bias=bias)
-
-
-def _linear(
-    ops: Ops[X], x: X, at: str, inputs: int, outputs: int, *, bias: bool, activation: Activation | None = None
-) -> X:
-    weight = ops.weight(at + ".weight", (outputs, inputs))
-    added = ops.weight(at + ".bias", (outputs,)) if bias else None
-    return ops.linear(x, weight, added, activation=activation)
+    gate = linear(ops, x, at + "gate_proj", width, inner, bias=bias, activation=config.activation)
+    wide = linear(ops, x, at + "up_proj", width, inner, bias=bias)
+    return linear(ops, ops.multiply(gate, wide), at + "down_proj", inner, width, bias=bias)
 
 
 def _head_norm(ops: Ops[X], config: DecoderConfig, x: X, at: str, heads: int) -> X:

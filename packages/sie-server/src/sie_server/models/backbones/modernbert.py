@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from sie_server.models.backbones.asked import Asked, seen_both_ways
+from sie_server.models.backbones.post_norm import linear
 from sie_server.models.backbones.rotary import Rotary, angles, read_rotary
 from sie_server.models.calls import LoadError
 from sie_server.models.config import activation_of, read_json, refuse_uneven_heads
@@ -148,35 +149,19 @@ def _rotary(config: ModernBertConfig, window: int | None) -> Rotary:
 def _attention(ops: Ops[X], config: ModernBertConfig, x: X, at: str, window: int | None, turned: tuple[X, X]) -> X:
     width, heads, bias = config.hidden_size, config.num_attention_heads, config.attention_bias
     query, key, value = (
-        _linear(ops, x, at + "Wqkv", (3 * width, width), bias=bias, rows=(part * width, (part + 1) * width))
+        linear(ops, x, at + "Wqkv", width, 3 * width, bias=bias, rows=(part * width, (part + 1) * width))
         for part in range(3)
     )
     query, key = (ops.rotary(one, *turned, heads=heads) for one in (query, key))
     seen = ops.attention(query, key, value, heads=heads, window=window)
-    return _linear(ops, seen, at + "Wo", (width, width), bias=bias)
+    return linear(ops, seen, at + "Wo", width, width, bias=bias)
 
 
 def _feed_forward(ops: Ops[X], config: ModernBertConfig, x: X, at: str) -> X:
     width, inner, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-    shape = (2 * inner, width)
-    wide = _linear(ops, x, at + "Wi", shape, bias=bias, rows=(0, inner), activation=config.activation)
-    gate = _linear(ops, x, at + "Wi", shape, bias=bias, rows=(inner, 2 * inner))
-    return _linear(ops, ops.multiply(wide, gate), at + "Wo", (width, inner), bias=bias)
-
-
-def _linear(
-    ops: Ops[X],
-    x: X,
-    at: str,
-    shape: tuple[int, int],
-    *,
-    bias: bool,
-    rows: tuple[int, int] | None = None,
-    activation: Activation | None = None,
-) -> X:
-    weight = ops.weight(at + ".weight", shape, rows=rows)
-    added = ops.weight(at + ".bias", shape[:1], rows=rows) if bias else None
-    return ops.linear(x, weight, added, activation=activation)
+    wide = linear(ops, x, at + "Wi", width, 2 * inner, bias=bias, rows=(0, inner), activation=config.activation)
+    gate = linear(ops, x, at + "Wi", width, 2 * inner, bias=bias, rows=(inner, 2 * inner))
+    return linear(ops, ops.multiply(wide, gate), at + "Wo", inner, width, bias=bias)
 
 
 def _norm(ops: Ops[X], config: ModernBertConfig, x: X, at: str) -> X:

@@ -71,10 +71,21 @@ def layers(ops: Ops[X], sizes: Sizes, names: Names, hidden: X, prefix: str, atte
     return hidden
 
 
-def linear(ops: Ops[X], x: X, at: str, inputs: int, outputs: int, *, activation: Activation | None = None) -> X:
-    """By the tensors `at`.weight and `at`.bias."""
-    weight, bias = ops.weight(at + ".weight", (outputs, inputs)), ops.weight(at + ".bias", (outputs,))
-    return ops.linear(x, weight, bias, activation=activation)
+def linear(
+    ops: Ops[X],
+    x: X,
+    at: str,
+    inputs: int,
+    outputs: int,
+    *,
+    bias: bool = True,
+    rows: tuple[int, int] | None = None,
+    activation: Activation | None = None,
+) -> X:
+    """By the tensors `at`.weight and, where it has one, `at`.bias; `rows`: only these of their `outputs`."""
+    weight = ops.weight(at + ".weight", (outputs, inputs), rows=rows)
+    added = ops.weight(at + ".bias", (outputs,), rows=rows) if bias else None
+    return ops.linear(x, weight, added, activation=activation)
 
 
 def norm(ops: Ops[X], x: X, at: str, width: int, epsilon: float) -> X:

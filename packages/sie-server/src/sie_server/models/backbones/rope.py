@@ -6,12 +6,14 @@ published code (`modeling_hf_nomic_bert.py`) as several reimplementations restat
 the tests' is our own reading. Its mixture of experts is in `experts`.
 """
 
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from sie_server.models.backbones.asked import Asked, seen_both_ways
 from sie_server.models.backbones.experts import Experts, mixture
+from sie_server.models.backbones.post_norm import linear
 from sie_server.models.backbones.rotary import Rotary, angles, read_rotary
 from sie_server.models.calls import LoadError
 from sie_server.models.config import activation_of, read_json, refuse_uneven_heads
@@ -300,14 +302,14 @@ def rope(ops: Ops[X], config: RopeConfig, prefix: str = "") -> X:
 
 def _layer(ops: Ops[X], config: RopeConfig, hidden: X, at: str, layer: int, turned: tuple[X, X]) -> X:
     names, width = config.names, config.hidden_size
-    packed, bias = (3 * width, width), config.attention_bias
+    bias = config.attention_bias
     query, key, value = (
-        _linear(ops, hidden, at + names.packed, packed, bias=bias, rows=(part * width, (part + 1) * width))
+        linear(ops, hidden, at + names.packed, width, 3 * width, bias=bias, rows=(part * width, (part + 1) * width))
         for part in range(3)
     )
     query, key = (ops.rotary(one, *turned, heads=config.heads) for one in (query, key))
     seen = ops.attention(query, key, value, heads=config.heads)
-    seen = _linear(ops, seen, at + names.attended, (width, width), bias=bias)
+    seen = linear(ops, seen, at + names.attended, width, width, bias=bias)
     hidden = _norm(ops, config, ops.add(hidden, seen), at + names.attended_norm)
     narrow = _feed_forward(ops, config, hidden, at, layer)
     return _norm(ops, config, ops.add(hidden, narrow), at + names.narrow_norm)
@@ -320,33 +322,17 @@ def _feed_forward(ops: Ops[X], config: RopeConfig, x: X, at: str, layer: int) ->
     if config.gated:
         wide = ops.multiply(*_wide_and_gate(ops, config, x, at))
     else:
-        wide = _linear(ops, x, at + names.wide, (inner, width), bias=config.wide_bias, activation=kind)
-    return _linear(ops, wide, at + names.narrow, (width, inner), bias=config.narrow_bias)
+        wide = linear(ops, x, at + names.wide, width, inner, bias=config.wide_bias, activation=kind)
+    return linear(ops, wide, at + names.narrow, inner, width, bias=config.narrow_bias)
 
 
 def _wide_and_gate(ops: Ops[X], config: RopeConfig, x: X, at: str) -> tuple[X, X]:
     names, width, inner, kind = config.names, config.hidden_size, config.intermediate_size, config.activation
     if names.gate is None:
-        both = (2 * inner, width)
-        wide = _linear(ops, x, at + names.wide, both, rows=(0, inner))
-        return wide, _linear(ops, x, at + names.wide, both, rows=(inner, 2 * inner), activation=kind)
-    wide = _linear(ops, x, at + names.wide, (inner, width))
-    return wide, _linear(ops, x, at + names.gate, (inner, width), activation=kind)
-
-
-def _linear(
-    ops: Ops[X],
-    x: X,
-    at: str,
-    shape: tuple[int, int],
-    *,
-    bias: bool = False,
-    rows: tuple[int, int] | None = None,
-    activation: Activation | None = None,
-) -> X:
-    weight = ops.weight(at + ".weight", shape, rows=rows)
-    added = ops.weight(at + ".bias", shape[:1], rows=rows) if bias else None
-    return ops.linear(x, weight, added, activation=activation)
+        half = partial(linear, ops, x, at + names.wide, width, 2 * inner, bias=False)
+        return half(rows=(0, inner)), half(rows=(inner, 2 * inner), activation=kind)
+    wide = linear(ops, x, at + names.wide, width, inner, bias=False)
+    return wide, linear(ops, x, at + names.gate, width, inner, bias=False, activation=kind)
 
 
 def _norm(ops: Ops[X], config: RopeConfig, x: X, at: str) -> X:

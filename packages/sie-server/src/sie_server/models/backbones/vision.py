@@ -17,6 +17,7 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
+from sie_server.models.backbones.post_norm import linear
 from sie_server.models.calls import LoadError
 from sie_server.models.ops.plan import FIRST, IDS, LAST, POSITIONS, Feed, Plan
 from sie_server.models.ops.protocol import Activation, Ops
@@ -163,7 +164,7 @@ def text_tower(ops: Ops[X], config: VisionConfig) -> tuple[X, X]:
     if is_clip:
         ends = ops.gather(hidden, ops.feed(end_feed(text.eos_token_id)))
         return hidden, ops.linear(ends, ops.weight("text_projection.weight", (config.dim, width)))
-    return hidden, _linear(ops, ops.gather(hidden, ops.feed(LAST)), at + "head", width, config.dim)
+    return hidden, linear(ops, ops.gather(hidden, ops.feed(LAST)), at + "head", width, config.dim)
 
 
 def picture_tower(ops: Ops[X], config: VisionConfig) -> tuple[X, X]:
@@ -212,7 +213,7 @@ def _attended(ops: Ops[X], config: Pictures, hidden: X, at: str) -> X:
     # Every token asks the same, and only the first is listened to: one layer of many, and no operation more.
     query = ops.gather(query, ops.feed(_NOUGHTS))
     seen = ops.attention(query, key, value, heads=config.num_attention_heads)
-    pooled = _linear(ops, ops.gather(seen, ops.feed(FIRST)), at + "attention.out_proj", width, width)
+    pooled = linear(ops, ops.gather(seen, ops.feed(FIRST)), at + "attention.out_proj", width, width)
     return ops.add(pooled, _mlp(ops, config, _norm(ops, config, pooled, at + "layernorm"), at + "mlp."))
 
 
@@ -222,10 +223,10 @@ def _layers(ops: Ops[X], config: Encoder, hidden: X, at: str, *, causal: bool) -
         layer = f"{at}encoder.layers.{index}."
         normed = _norm(ops, config, hidden, layer + "layer_norm1")
         query, key, value = (
-            _linear(ops, normed, f"{layer}self_attn.{name}_proj", width, width) for name in ("q", "k", "v")
+            linear(ops, normed, f"{layer}self_attn.{name}_proj", width, width) for name in ("q", "k", "v")
         )
         seen = ops.attention(query, key, value, heads=config.num_attention_heads, causal=causal)
-        hidden = ops.add(hidden, _linear(ops, seen, layer + "self_attn.out_proj", width, width))
+        hidden = ops.add(hidden, linear(ops, seen, layer + "self_attn.out_proj", width, width))
         normed = _norm(ops, config, hidden, layer + "layer_norm2")
         hidden = ops.add(hidden, _mlp(ops, config, normed, layer + "mlp."))
     return hidden
@@ -233,13 +234,8 @@ def _layers(ops: Ops[X], config: Encoder, hidden: X, at: str, *, causal: bool) -
 
 def _mlp(ops: Ops[X], config: Encoder, x: X, at: str) -> X:
     width, inner = config.hidden_size, config.intermediate_size
-    wide = _linear(ops, x, at + "fc1", width, inner, activation=_ACTIVATIONS[config.hidden_act])
-    return _linear(ops, wide, at + "fc2", inner, width)
-
-
-def _linear(ops: Ops[X], x: X, at: str, inputs: int, outputs: int, *, activation: Activation | None = None) -> X:
-    weight, bias = ops.weight(at + ".weight", (outputs, inputs)), ops.weight(at + ".bias", (outputs,))
-    return ops.linear(x, weight, bias, activation=activation)
+    wide = linear(ops, x, at + "fc1", width, inner, activation=_ACTIVATIONS[config.hidden_act])
+    return linear(ops, wide, at + "fc2", inner, width)
 
 
 def _norm(ops: Ops[X], config: Encoder, x: X, at: str) -> X:
