@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sie_airgap.charts.package import ChartName, identify, pack, stored_gzip
+from sie_airgap.charts.package import ChartName, chart_yaml, identify, pack, stored_gzip
+from sie_airgap.charts.tree import unpacked
 from sie_airgap.failures import Incomplete, Misused
 
 
@@ -112,3 +113,26 @@ def test_stored_stream_is_gzip_whatever_the_length(length):
     data = bytes(length)
 
     assert gzip.decompress(stored_gzip(data)) == data
+
+
+@pytest.mark.parametrize("read", [unpacked, chart_yaml])
+def test_package_that_unpacks_without_end_fills_no_memory(read):
+    bomb = io.BytesIO()
+    with gzip.open(bomb, "wb", compresslevel=9) as stream:
+        stream.write(tarfile.TarInfo("c/README.md").tobuf())
+        for _ in range(101):
+            stream.write(bytes(1 << 20))
+
+    with pytest.raises(ValueError, match=r"unpack to more than 104,857,600"):
+        read(bomb.getvalue())
+
+
+@pytest.mark.parametrize("name", ["c/Chart.yaml", "c/values.yaml", "c/charts/a/Chart.yaml"])
+def test_file_that_stands_twice_is_refused_by_name(name):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as tar:
+        for _ in range(2):
+            tar.addfile(tarfile.TarInfo(name))
+
+    with pytest.raises(ValueError, match=rf"`{name[2:]}` stands there twice"):
+        unpacked(made.getvalue())

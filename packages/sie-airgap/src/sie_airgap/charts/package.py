@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sie_airgap.charts.tree import MOST_YAML_BYTES, ChartTree, missing, read, unpacked
+from sie_airgap.charts.tree import MOST_YAML_BYTES, ChartTree, gunzipped, missing, read, unpacked
 from sie_airgap.failures import Incomplete, Misused
 
 MEDIA_TYPE = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
@@ -87,7 +87,7 @@ def pack(chart_dir: Path) -> bytes:
 def chart_yaml(tgz: bytes) -> bytes | None:
     """Chart.yaml of a packaged chart; None where it has none. Raises `ValueError` for what is no `.tgz`."""
     try:
-        with tarfile.open(fileobj=io.BytesIO(tgz), mode="r:gz") as tar:
+        with tarfile.open(fileobj=io.BytesIO(gunzipped(tgz)), mode="r:") as tar:
             for member in tar:
                 if re.fullmatch(r"[^/]+/Chart\.yaml", member.name) and (found := tar.extractfile(member)) is not None:
                     return found.read(MOST_YAML_BYTES)

@@ -5,6 +5,7 @@ stands in its own, under the name or alias that it is depended on by. `read` tak
 or of a `.tgz` and goes into `charts/`, where both may lie again.
 """
 
+import gzip
 import io
 import re
 import tarfile
@@ -19,6 +20,8 @@ from sie_airgap.charts.switches import overlaid
 
 MOST_YAML_BYTES = 4 << 20
 _MOST_FILES_BYTES = 64 << 20
+_MOST_UNPACKED_BYTES = 100 << 20
+"""Helm itself reads no chart that unpacks to more."""
 _DEEPEST = 8
 _WANTED = re.compile(r"(?:Chart\.yaml|values\.yaml|charts/.+)")
 
@@ -42,16 +45,27 @@ class ChartTree:
         return str(self.about.get("name", "?"))
 
 
+def gunzipped(tgz: bytes) -> bytes:
+    """What a `.tgz` holds, as a tar. Raises `ValueError` for one that goes on beyond any chart, `OSError` for none."""
+    with gzip.open(io.BytesIO(tgz)) as stream:
+        tar = stream.read(_MOST_UNPACKED_BYTES + 1)
+    if len(tar) > _MOST_UNPACKED_BYTES:
+        raise ValueError(f"{len(tgz):,} bytes unpack to more than {_MOST_UNPACKED_BYTES:,}")
+    return tar
+
+
 def unpacked(tgz: bytes) -> dict[str, bytes]:
     """The files that matter here, by their path in the chart. Raises `ValueError` for what is no chart's `.tgz`."""
     files: dict[str, bytes] = {}
     left = _MOST_FILES_BYTES
     try:
-        with tarfile.open(fileobj=io.BytesIO(tgz), mode="r:gz") as tar:
+        with tarfile.open(fileobj=io.BytesIO(gunzipped(tgz)), mode="r:") as tar:
             for member in tar:
                 path = member.name.partition("/")[2]
                 if not member.isfile() or not _WANTED.fullmatch(path):
                     continue
+                if path in files:
+                    raise ValueError(f"`{path}` stands there twice")
                 left -= member.size
                 if left < 0:
                     raise ValueError(f"its charts/ holds more than {_MOST_FILES_BYTES:,} bytes")
