@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from sie_airgap.failures import Incomplete, Partial
+from sie_airgap.failures import Incomplete, Misused, Partial
 from sie_airgap.store.contents import LOCK_NAME
 from sie_core.artifacts.digest import CHUNK_BYTES, Digest, digest_of, hex_of
 from sie_core.artifacts.errors import NoPermission, NoSpace, NotThere, TrustError
@@ -305,15 +305,23 @@ def _has(path: Path, data: bytes) -> bool:
     return path.is_file() and path.read_bytes() == data
 
 
+def read_plain(path: Path) -> bytes:
+    """All of a file. Raises `FileNotFoundError`, and `Misused` for what has no end or none that anybody knows."""
+    if path.exists() and not path.is_file():
+        raise Misused(f"{path} is not a file: a folder, a device or a pipe", hint="name the file itself")
+    return path.read_bytes()
+
+
 def read_lock(path: Path) -> Lock:
     """The lock of a file.
 
     Raises:
         Incomplete: there is no such file.
+        Misused: it is a folder, a device or a pipe.
         TrustError: it was edited: its form is not a lock's, or its digest is not the one written beside it.
     """
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError as error:
         raise Incomplete(f"there is no lock at {path}", hint="`sie-airgap lock` writes one") from error
     lock = decode_lock(data, where=str(path))

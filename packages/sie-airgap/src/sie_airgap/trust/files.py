@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sie_airgap.failures import Incomplete
-from sie_airgap.store.blobs import SIGNATURES_NAME, Blobs, told_os_errors, write_atomically
+from sie_airgap.store.blobs import SIGNATURES_NAME, Blobs, read_plain, told_os_errors, write_atomically
 from sie_airgap.trust import pinned as pins
 from sie_airgap.trust.dsse import Envelope, Signature, decode_envelope, encode_envelope, envelope
 from sie_airgap.trust.judging import Sealed
@@ -16,7 +16,7 @@ from sie_core.artifacts.transfer import read
 def read_pinned(path: Path) -> Pinned | None:
     """`trust.json`; None where nothing is pinned. Raises `TrustError` for one that cannot be read."""
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError:
         return None
     return pins.decode_pinned(data, where=str(path))
@@ -31,7 +31,7 @@ def write_pinned(path: Path, pinned: Pinned) -> None:
 def read_envelope(path: Path) -> Sealed:
     """Raises `Incomplete` where there is no such file, and `TrustError` where it is no envelope."""
     try:
-        data = path.read_bytes()
+        data = read_plain(path)
     except FileNotFoundError as error:
         raise Incomplete(f"there is nothing at {path}") from error
     return Sealed(str(path), decode_envelope(data, where=str(path)))
