@@ -15,6 +15,8 @@ STEPS = [
     *("verify", "unpack", "mirror weights", "mirror images", "mirror chart", "verify", "verify", "values"),
     *("rehearse", "render", "pods", "init", "ready", "call", "golden", "status"),
 ]
+pytestmark = pytest.mark.timeout(300)  # the whole demo runs in the first test, and others may be running beside it
+
 SUMMARY = ["carried", "locked", "first inference", "same answers", "tried to leave"]
 
 
@@ -26,7 +28,7 @@ def work(namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def printed(work: Path) -> str:
     words = [sys.executable, "-m", "sie_testing.demo", "--work", str(work)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=110)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=280)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 
