@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sie_airgap.charts.package import ChartName, chart_yaml, identify, pack, stored_gzip
+from sie_airgap.charts.tree import read as read_chart
 from sie_airgap.charts.tree import unpacked
 from sie_airgap.failures import Incomplete, Misused
 
@@ -136,3 +137,14 @@ def test_file_that_stands_twice_is_refused_by_name(name):
 
     with pytest.raises(ValueError, match=rf"`{name[2:]}` stands there twice"):
         unpacked(made.getvalue())
+
+
+LAUGHS = b"a0: &a0 [x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i, i, i - 1, i - 1) for i in range(1, 40))
+
+
+@pytest.mark.parametrize(
+    ("values", "why"), [(b"&x {inner: *x}", "inside itself"), (b"a: &a [*a]", "inside itself"), (LAUGHS, "aliases")]
+)
+def test_values_that_never_end_are_refused_by_their_file(values, why):
+    with pytest.raises(ValueError, match=rf"values\.yaml .*{why}"):
+        read_chart({"Chart.yaml": b"name: outer", "values.yaml": values})

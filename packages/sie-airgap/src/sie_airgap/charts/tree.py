@@ -23,6 +23,7 @@ _MOST_FILES_BYTES = 64 << 20
 _MOST_UNPACKED_BYTES = 100 << 20
 """Helm itself reads no chart that unpacks to more."""
 _DEEPEST = 8
+_MOST_VALUES = 1_000_000
 _WANTED = re.compile(r"(?:Chart\.yaml|values\.yaml|charts/.+)")
 
 
@@ -138,4 +139,20 @@ def _mapping(files: Mapping[str, bytes], path: str) -> Mapping[str, Any]:
         raise ValueError(f"{path} is not YAML: {error}") from error
     if not isinstance(told, dict):
         raise ValueError(f"{path} is a {type(told).__name__}, want a mapping")
+    try:
+        values = _written_out(told, {})
+    except RecursionError as error:
+        raise ValueError(f"{path} has a value inside itself, or nested without end") from error
+    if values > _MOST_VALUES:
+        raise ValueError(f"{path} is {values:,} values with its aliases written out, at most {_MOST_VALUES:,} are read")
     return told
+
+
+def _written_out(value: object, known: dict[int, int]) -> int:
+    """How many values there are with every alias written out. Raises `RecursionError` for one inside itself."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        held = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_written_out(each, known) for each in held)
+    return known[id(value)]
