@@ -268,6 +268,11 @@ def test_a_damaged_parity_volume_is_named(archive: Path) -> None:
     assert f"bytes {index.offset:,} to" in str(finding)
 
 
+def test_parity_volumes_alone_are_told_from_no_archive(archive: Path) -> None:
+    with pytest.raises(Incomplete, match=r"only parity in .*p0001.tar: it stands for v0001.tar to v0003.tar"):
+        read_media([archive / "p0001.tar"])
+
+
 def test_one_parity_volume_is_written_again_alone(archive: Path, lock: Lock, store: BlobFolder) -> None:
     before = content(archive)
     (archive / "p0001.tar").unlink()

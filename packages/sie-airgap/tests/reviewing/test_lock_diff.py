@@ -118,6 +118,16 @@ def test_a_difference_reads_as_one_would_tell_it() -> None:
     ]
 
 
+def test_many_wheels_are_counted_and_a_few_are_named() -> None:
+    def with_wheels(number: int) -> Lock:
+        wheels = tuple(LockedWheel(f"w{each:03}.whl", digest_of(b"w"), 1) for each in range(number))
+        return msgspec.structs.replace(make_lock({}), wheels=wheels)
+
+    assert list(lines(difference(with_wheels(0), with_wheels(94)))) == ["+ 94 wheels"]
+    assert list(lines(difference(with_wheels(94), with_wheels(0)))) == ["- 94 wheels"]
+    assert len(list(lines(difference(with_wheels(0), with_wheels(20))))) == 20
+
+
 def test_what_changed_inside_of_a_model_at_one_commit_stands_under_its_name() -> None:
     old, new = (make_lock({"org/a": {"config.json": data}}) for data in (b"{}", b"[]"))
 

@@ -169,15 +169,25 @@ def read_media(paths: Sequence[Path]) -> Media:
     where = ", ".join(str(path) for path in paths)
     if not volumes:
         raise_all(refused)
-        raise Incomplete(
-            f"no volume of an archive in {where}", hint="name the folder or the .tar files that `pack` wrote"
-        )
+        raise _no_volume(where, list(parity.values()))
     spoilt = frozenset(path.name for path in _files(paths) if path not in found) if refused else frozenset()
     lock, digest = _lock(volumes)
     refused += _set_aside(volumes, parity, lock, digest)
     folders = dict.fromkeys(path if path.is_dir() else path.parent for path in paths)
     beside = tuple(path for folder in folders if (path := folder / SIGNATURES_NAME).is_file())
     return Media(where, volumes, parity, refused, lock, digest, beside, spoilt)
+
+
+def _no_volume(where: str, parity: Sequence[Parity]) -> Incomplete:
+    if not parity:
+        return Incomplete(
+            f"no volume of an archive in {where}", hint="name the folder or the .tar files that `pack` wrote"
+        )
+    stands_for = sorted({one.name for each in parity for one in each.volumes})
+    return Incomplete(
+        f"only parity in {where}: it stands for {stands_for[0]} to {stands_for[-1]}, and none of these is here",
+        hint="name it together with the other volumes",
+    )
 
 
 def indexes(paths: Sequence[Path]) -> tuple[dict[Path, Index], list[Expected]]:

@@ -1,5 +1,6 @@
 """What changed between two locks, a fact an entry, and how much of the new one the old one did not carry. Pure."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from sie_core.artifacts.lock import Lock, LockedChart, LockedFile, LockedImage, 
 
 Sign = Literal["+", "-", "~"]
 _SHORT = 12
+_MANY_WHEELS = 20
 
 
 class Change(Struct, frozen=True, omit_defaults=True):
@@ -67,14 +69,23 @@ def weight(old: Lock | None, new: Lock) -> Weight:
 
 
 def lines(changes: Iterable[Change]) -> Iterator[str]:
-    """For people: what changed inside of a model or an image is indented below it."""
-    head = ""
+    """For people: what changed inside of a model or an image is indented below it, and many wheels are counted."""
+    changes, head = tuple(changes), ""
+    wheels = Counter(change.sign for change in changes if _is_whole_wheel(change))
+    counted_out = {sign for sign, number in wheels.items() if number > _MANY_WHEELS}
     for change in changes:
+        if _is_whole_wheel(change) and change.sign in counted_out:
+            continue
         owner = change.name.partition(" ")[0]
         if (change.kind == "file" or change.field) and owner != head:
             yield f"~ {'model' if change.kind == 'file' else change.kind} {owner}"
         head = owner
         yield change.line
+    yield from (f"{sign} {wheels[sign]} wheels" for sign in sorted(counted_out))
+
+
+def _is_whole_wheel(change: Change) -> bool:
+    return change.kind == "wheel" and not change.field
 
 
 def _models(before: Sequence[LockedModel], now: Sequence[LockedModel]) -> Iterator[Change]:
