@@ -43,16 +43,23 @@ SaveNetwork = Callable[..., Path]
 def save_network(tmp_path: Path) -> SaveNetwork:
     """Saves a network of transformers, its weights drawn anew, as sentence-transformers does: seeded, of kilobytes.
 
-    The weights are large enough for every part to matter. Its tokens are letters.
+    The weights are large enough for every part to matter, and `scale` is how large. Its tokens are letters.
     """
     references = pytest.importorskip("sentence_transformers").sentence_transformer.modules
     torch = pytest.importorskip("torch")
 
-    def save(network: Any, *, seed: int = 0, pooling: str = "mean", max_tokens: int = tiny_bert.MAX_TOKENS) -> Path:
+    def save(
+        network: Any,
+        *,
+        seed: int = 0,
+        pooling: str = "mean",
+        max_tokens: int = tiny_bert.MAX_TOKENS,
+        scale: float = 0.3,
+    ) -> Path:
         torch.manual_seed(seed)
         with torch.no_grad():
             for weight in network.parameters():
-                drawn = 0.3 * torch.randn_like(weight)
+                drawn = scale * torch.randn_like(weight)
                 weight.copy_(drawn if weight.ndim > 1 else weight + drawn)
         plain = tmp_path / "plain"
         network.save_pretrained(plain)
