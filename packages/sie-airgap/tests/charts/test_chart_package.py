@@ -4,7 +4,9 @@ import gzip
 import io
 import os
 import shutil
+import socket
 import tarfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -148,3 +150,118 @@ LAUGHS = b"a0: &a0 [x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i, i, i - 1,
 def test_values_that_never_end_are_refused_by_their_file(values, why):
     with pytest.raises(ValueError, match=rf"values\.yaml .*{why}"):
         read_chart({"Chart.yaml": b"name: outer", "values.yaml": values})
+
+
+def test_a_link_inside_the_chart_is_the_file_behind_it(chart):
+    """As helm renders it; a folder behind a link is its files, and a copy with the files themselves is the same."""
+    (chart / "files").symlink_to("templates")
+    (chart / "templates" / "b.yaml").symlink_to("../values.yaml")
+    copy = chart.parent / "copy"
+    shutil.copytree(chart, copy)
+
+    members = _members(pack(chart))
+    assert members["demo/templates/b.yaml"] == members["demo/files/b.yaml"] == b"{}\n"
+    assert pack(copy) == pack(chart)
+
+
+def _pipe(path):
+    os.mkfifo(path)
+
+
+def _socket(path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda path: path.symlink_to("../../secret"), "`x` is a link that leads out of the chart, to `.*secret`"),
+        (lambda path: path.symlink_to("/etc"), "`x` is a link that leads out of the chart, to `/etc`"),
+        (lambda path: path.symlink_to("/dev/zero"), "`x` is a link that leads out of the chart, to `/dev/zero`"),
+        (lambda path: path.symlink_to("nothing"), "`x` is a link to `nothing`, which leads nowhere"),
+        (lambda path: path.symlink_to("x"), "`x` is a link to `x`, which leads nowhere"),
+        (lambda path: path.symlink_to("."), "`x` is a link to a folder that it is in itself"),
+        (_pipe, "`x` is a device, a pipe or a socket"),
+        (_socket, "`x` is a device, a pipe or a socket"),
+        (lambda path: path.with_name("a\x1b[2J").touch(), r"'a\\x1b\[2J' is no name"),
+        (lambda path: path.with_name(os.fsdecode(b"\xff")).touch(), r"'\\udcff' is no name in UTF-8"),
+    ],
+)
+@pytest.mark.parametrize("read", [pack, identify])
+def test_what_no_chart_holds_is_refused_by_name_and_not_read(chart, tmp_path, monkeypatch, read, make, said):
+    (tmp_path.parent / "secret").write_text("mine")
+    monkeypatch.chdir(chart)
+    make(Path("x"))
+
+    with pytest.raises(Misused, match=said) as caught:
+        read(chart)
+    assert caught.value.exit_code == 2
+    (chart / ".helmignore").write_text("?\na?*\n")
+    assert list(_members(pack(chart)))[-1] == "demo/values.yaml"
+
+
+def test_every_one_of_them_is_told(chart):
+    _pipe(chart / "pipe")
+    (chart / "templates" / "out").symlink_to("/etc/passwd")
+
+    with pytest.raises(Misused, match=r"`pipe` is .*; `templates/out` is a link that leads out"):
+        pack(chart)
+
+
+def test_helmignore_that_leads_out_is_not_read(chart):
+    (chart / ".helmignore").symlink_to("/etc/passwd")
+
+    with pytest.raises(Misused, match=r"`\.helmignore` is a link that leads out"):
+        pack(chart)
+
+
+def test_folder_longer_than_any_chart_is_not_read(chart):
+    with (chart / "long").open("wb") as file:
+        file.truncate(1 << 40)
+
+    with pytest.raises(Misused, match="more than 104,857,600 bytes"):
+        pack(chart)
+
+
+def test_links_that_multiply_end(chart):
+    for number in range(20):
+        folder = chart / f"f{number}"
+        folder.mkdir()
+        (folder / "leaf").touch()
+        if number:
+            (folder / "a").symlink_to(f"../f{number - 1}")
+            (folder / "b").symlink_to(f"../f{number - 1}")
+
+    with pytest.raises(Misused, match="more than 10,000"):
+        pack(chart)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("c/../../x", tarfile.REGTYPE, r"`c/\.\./\.\./x` leads out of the chart"),
+        ("c/templates\\..\\..\\x", tarfile.REGTYPE, "leads out of the chart"),
+        ("/c/x", tarfile.REGTYPE, "`/c/x` leads out of the chart"),
+        ("c/values.yaml", tarfile.SYMTYPE, r"`values\.yaml` is a link, a device or a pipe"),
+        ("c/templates/x", tarfile.LNKTYPE, "`templates/x` is a link"),
+        ("c/templates/x", tarfile.CHRTYPE, "`templates/x` is a link, a device"),
+        ("c/templates/x", tarfile.FIFOTYPE, "`templates/x` is a link, a device or a pipe"),
+        (os.fsdecode(b"c/\xff"), tarfile.REGTYPE, r"'c/\\udcff' is no name in UTF-8"),
+        ("c/Chart.yaml", tarfile.REGTYPE, r"`Chart\.yaml` stands there twice"),
+    ],
+)
+@pytest.mark.parametrize("inside", [False, True], ids=["given", "a dependency"])
+def test_member_that_no_chart_has_is_refused_by_name(chart, tmp_path, name, kind, said, inside):
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz", format=tarfile.USTAR_FORMAT) as tar:
+        tar.addfile(tarfile.TarInfo("c/Chart.yaml"))
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, "/etc/passwd"
+        tar.addfile(member)
+    (chart / "charts").mkdir()
+    package = chart / "charts" / "c.tgz" if inside else tmp_path / "c.tgz"
+    package.write_bytes(made.getvalue())
+
+    with pytest.raises(Misused, match=rf"{'charts/' if inside else ''}c.tgz.*{said}"):
+        identify(chart if inside else package)

@@ -1,8 +1,9 @@
 """A chart's folder as one `.tgz` whose digest is the same each time.
 
 `helm package` stamps the time and compresses by whatever zlib it was built with, so the same chart has
-another digest on each run. Here members are sorted, owners and times are zero, and the gzip stream is written
-in stored blocks: a chart is a hundred kilobytes, and the bytes then depend on no library's version.
+another digest on each run. Here members are sorted, owners and times are zero, links are the files behind them,
+and the gzip stream is written in stored blocks: a chart is a hundred kilobytes, and the bytes then depend on no
+library's version.
 """
 
 import io
@@ -10,12 +11,11 @@ import re
 import struct
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 
-from sie_airgap.charts.tree import MOST_YAML_BYTES, ChartTree, gunzipped, missing, read, unpacked
+from sie_airgap.charts.folder import chart_files
+from sie_airgap.charts.tree import MOST_YAML_BYTES, ChartTree, gunzipped, is_asked_for, missing, read, unpacked
 from sie_airgap.failures import Incomplete, Misused
 
 MEDIA_TYPE = "application/vnd.cncf.helm.chart.content.v1.tar+gzip"
@@ -62,8 +62,7 @@ def identify(chart: Path) -> ChartName:
 
 def _read(chart: Path) -> ChartTree:
     if chart.is_dir():
-        inside = [chart / "Chart.yaml", chart / "values.yaml", *(chart / "charts").rglob("*")]
-        files = {path.relative_to(chart).as_posix(): path.read_bytes() for path in inside if path.is_file()}
+        files = {path: real.read_bytes() for path, real in chart_files(chart).items() if is_asked_for(path)}
     else:
         files = unpacked(chart.read_bytes()) if chart.is_file() else {}
     if "Chart.yaml" not in files:
@@ -76,11 +75,14 @@ def pack(chart_dir: Path) -> bytes:
     name = identify(chart_dir)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-        for path in _files(chart_dir):
-            data = path.read_bytes()
-            member = tarfile.TarInfo(f"{name.name}/{path.relative_to(chart_dir).as_posix()}")
+        for path, real in chart_files(chart_dir).items():
+            data = real.read_bytes()
+            member = tarfile.TarInfo(f"{name.name}/{path}")
             member.size, member.mode = len(data), 0o644
-            tar.addfile(member, io.BytesIO(data))
+            try:
+                tar.addfile(member, io.BytesIO(data))
+            except ValueError as error:
+                raise Misused(f"`{chart_dir}`: `{path}` does not go into a chart's package: {error}") from error
     return stored_gzip(packed.getvalue())
 
 
@@ -115,38 +117,6 @@ def _refuse_missing_dependencies(tree: ChartTree, chart: Path) -> None:
             f"`{chart}` depends on charts that are not in its charts/: {told}",
             hint=f"{unpack}`helm dependency build {folder}` on the connected side, and give the folder `{folder}`",
         )
-
-
-def _files(chart_dir: Path) -> Iterator[Path]:
-    """The files of the chart, sorted by their path in it."""
-    ignore = chart_dir / ".helmignore"
-    rules = _rules(ignore.read_text(encoding="utf-8")) if ignore.is_file() else []
-    for path in sorted(chart_dir.rglob("*"), key=lambda path: path.relative_to(chart_dir).as_posix()):
-        if path.is_file() and not _is_ignored(path.relative_to(chart_dir), rules):
-            yield path
-
-
-def _rules(text: str) -> list[str]:
-    lines = (line.strip() for line in text.splitlines())
-    rules = [line for line in lines if line and not line.startswith("#")]
-    for rule in rules:
-        if rule.startswith("!") or "**" in rule:
-            raise Misused(f".helmignore: `{rule}` is not understood", hint="name what to leave out, one glob a line")
-    return rules
-
-
-def _is_ignored(path: Path, rules: Sequence[str]) -> bool:
-    """Whether a rule matches the file or a folder above it; a rule ending in `/` is for folders alone."""
-    for depth in range(1, len(path.parts) + 1):
-        is_folder = depth < len(path.parts)
-        whole, last = "/".join(path.parts[:depth]), path.parts[depth - 1]
-        for rule in rules:
-            if rule.endswith("/") and not is_folder:
-                continue
-            glob = rule.rstrip("/")
-            if fnmatchcase(whole if "/" in glob else last, glob.removeprefix("/")):
-                return True
-    return False
 
 
 def stored_gzip(data: bytes) -> bytes:

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from sie_airgap.charts.switches import overlaid
+from sie_core.artifacts.manifest import is_plain
 
 MOST_YAML_BYTES = 4 << 20
 _MOST_FILES_BYTES = 64 << 20
@@ -58,15 +59,15 @@ def gunzipped(tgz: bytes) -> bytes:
 def unpacked(tgz: bytes) -> dict[str, bytes]:
     """The files that matter here, by their path in the chart. Raises `ValueError` for what is no chart's `.tgz`."""
     files: dict[str, bytes] = {}
+    seen: set[str] = set()
     left = _MOST_FILES_BYTES
     try:
         with tarfile.open(fileobj=io.BytesIO(gunzipped(tgz)), mode="r:") as tar:
             for member in tar:
+                _refuse_what_no_chart_has(member, seen)
                 path = member.name.partition("/")[2]
-                if not member.isfile() or not _WANTED.fullmatch(path):
+                if not member.isfile() or not is_asked_for(path):
                     continue
-                if path in files:
-                    raise ValueError(f"`{path}` stands there twice")
                 left -= member.size
                 if left < 0:
                     raise ValueError(f"its charts/ holds more than {_MOST_FILES_BYTES:,} bytes")
@@ -75,6 +76,30 @@ def unpacked(tgz: bytes) -> dict[str, bytes]:
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(str(error)) from error
     return files
+
+
+def is_asked_for(path: str) -> bool:
+    """Whether a file of a chart is one that `read` looks at."""
+    return _WANTED.fullmatch(path) is not None
+
+
+def _refuse_what_no_chart_has(member: tarfile.TarInfo, seen: set[str]) -> None:
+    """Helm, too, refuses what leads out; of two files with one name it takes one, and of a link it makes nothing."""
+    path = member.name.partition("/")[2]
+    if member.name.startswith("/") or ".." in re.split(r"[/\\]", member.name):
+        raise ValueError(f"`{member.name}` leads out of the chart")
+    if not is_plain(member.name) or not is_text(member.name):
+        raise ValueError(f"{member.name!a} is no name in UTF-8 without control characters")
+    if not member.isfile() and not member.isdir():
+        raise ValueError(f"`{path}` is a link, a device or a pipe")
+    if member.isfile() and path in seen:
+        raise ValueError(f"`{path}` stands there twice")
+    seen.add(path)
+
+
+def is_text(name: str) -> bool:
+    """Whether the bytes behind a name of a file are UTF-8."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def read(files: Mapping[str, bytes], *, depth: int = 0) -> ChartTree:
@@ -124,9 +149,16 @@ def _charts(files: Mapping[str, bytes]) -> Iterator[Mapping[str, bytes]]:
         if rest:
             folders.setdefault(first, {})[rest] = data
         elif first.endswith(".tgz"):
-            yield unpacked(data)
+            yield _unpacked_inside(path, data)
     # A folder without a Chart.yaml is none of Helm's business either; README and the like lie there.
     yield from (folder for folder in folders.values() if "Chart.yaml" in folder)
+
+
+def _unpacked_inside(path: str, data: bytes) -> dict[str, bytes]:
+    try:
+        return unpacked(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _mapping(files: Mapping[str, bytes], path: str) -> Mapping[str, Any]:
