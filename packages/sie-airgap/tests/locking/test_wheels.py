@@ -1,9 +1,12 @@
 """Wheels that are carried: ours and nobody else's, and enough of the others for every Python and machine."""
 
+import os
 import re
+import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -203,3 +206,85 @@ def test_what_is_fetched_for_the_far_side_is_what_the_packages_need() -> None:
     listed = (ROOT / "requirements/carried.in").read_text().splitlines()
 
     assert asked == {line for line in listed if not line.startswith("#")}
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "said"),
+    [
+        ("a.whl", os.mkfifo, "'a.whl' is a folder, a device, a pipe or a socket"),
+        ("a.whl", Path.mkdir, "'a.whl' is a folder, a device, a pipe or a socket"),
+        (
+            "a.whl",
+            lambda path: path.symlink_to("/dev/zero"),
+            "'a.whl' is a link that leads out of the folder, to `/dev/zero`",
+        ),
+        ("a.whl", lambda path: path.symlink_to("../a.whl"), "'a.whl' is a link that leads nowhere"),
+        ("a.whl", lambda path: path.symlink_to("a.whl"), "'a.whl' is a link that leads nowhere"),
+        (os.fsdecode(b"\xff-1-py3-none-any.whl"), Path.touch, r"'\udcff-1-py3-none-any.whl' is no name of a wheel"),
+    ],
+)
+def test_what_is_no_file_of_the_folder_is_refused_by_name_and_not_opened(
+    folder: Path, store: BlobFolder, name: str, make: Callable[[Path], object], said: str
+) -> None:
+    make(folder / name)
+    (folder / "b.whl").symlink_to("/etc/passwd")
+
+    with pytest.raises(Misused, match=re.escape(said)) as caught:
+        lock_wheels(folder, store)
+    assert caught.value.exit_code == 2
+    assert "'b.whl' is a link that leads out of the folder, to `/etc/passwd`" in caught.value.message
+
+
+def test_a_link_inside_the_folder_is_the_wheel_behind_it(folder: Path, store: BlobFolder) -> None:
+    plain = lock_wheels(folder, store)
+    wheel = next(folder.glob("sie_core*"))
+    (folder / "kept").mkdir()
+    wheel.rename(folder / "kept" / wheel.name)
+    wheel.symlink_to(f"kept/{wheel.name}")
+
+    assert lock_wheels(folder, store) == plain
+
+
+@pytest.mark.parametrize(
+    ("member", "said"),
+    [
+        ("../../outside.py", "`../../outside.py` is not a relative path"),
+        ("/etc/profile.d/x.sh", "`/etc/profile.d/x.sh` is not a relative path"),
+        ("a/../../x.py", "`a/../../x.py` is not a relative path"),
+        ("a\x1b[2J.py", r"'a\x1b[2J.py' is a path with control characters"),
+        ("other.py", "`other.py` stands there twice"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_pip_would_put_elsewhere_is_refused_by_name(
+    folder: Path, store: BlobFolder, member: str, said: str
+) -> None:
+    path = write_wheel(folder, "other", "1")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(zipfile.ZipInfo(member), "x")
+
+    with pytest.raises(Misused, match=re.escape(said)) as caught:
+        lock_wheels(folder, store)
+    assert str(path) in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("offset", "value", "said"),
+    [
+        (24, (10 << 30) % (1 << 32), "METADATA` has 2,147,483,648 bytes, at most 4,194,304 are read"),
+        (8, 1, "encrypted"),
+    ],
+)
+def test_what_the_header_of_metadata_says_is_refused(
+    folder: Path, store: BlobFolder, offset: int, value: int, said: str
+) -> None:
+    """In the zip's directory, which is what readers go by: its length, and whether it is encrypted."""
+    path = write_wheel(folder, "other", "1")
+    data = bytearray(path.read_bytes())
+    at = data.rindex(b"PK\x01\x02", 0, data.rindex(b"dist-info/METADATA"))
+    struct.pack_into("<H" if value == 1 else "<I", data, at + offset, value)
+    path.write_bytes(data)
+
+    with pytest.raises(Misused, match=re.escape(path.name)) as caught:
+        lock_wheels(folder, store)
+    assert said in caught.value.message

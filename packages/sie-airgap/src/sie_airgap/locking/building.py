@@ -3,6 +3,7 @@
 What is known by digest alone (charts, wheels) is put into the store at once: nothing could bring it later.
 """
 
+import lzma
 import re
 import zipfile
 import zlib
@@ -27,8 +28,11 @@ from sie_core.artifacts.lock import (
     LockedWheel,
     lock_digest,
 )
+from sie_core.artifacts.manifest import parse_path
 
 _MOST_METADATA_BYTES = 4 << 20
+_NO_ZIP = (ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""What `zipfile` raises for bytes that are none: `RuntimeError` of what is encrypted, or packed in an unknown way."""
 _MAKE_WHEELS = "`make wheels` in the checkout fills a folder with all of them"
 
 
@@ -49,7 +53,8 @@ def lock_wheels(folder: Path, store: BlobFolder, *, may_lack: bool = False) -> t
         Misused: a file that is no wheel, or one of ours that is not ours.
         Incomplete: ours, or what they need, is not there for every Python and machine.
     """
-    wheels = [read_wheel(path) for path in sorted(folder.glob("*.whl"))]
+    paths = _wheel_files(folder)
+    wheels = [read_wheel(path) for path in paths]
     if wrong := list(foreign(wheels)):
         raise Misused(f"the wheels in {folder} cannot be told apart: {'; '.join(wrong)}", hint=_MAKE_WHEELS)
     lacks = wheels_lacking(folder)
@@ -61,27 +66,63 @@ def lock_wheels(folder: Path, store: BlobFolder, *, may_lack: bool = False) -> t
         raise Incomplete(
             f"the toolkit cannot be installed from the {count} everywhere\n{lines}", hint=_MAKE_WHEELS + partly
         )
-    return tuple(_lock_wheel(path, store) for path in sorted(folder.glob("*.whl")))
+    return tuple(_lock_wheel(path, store) for path in paths)
 
 
 def wheels_lacking(folder: Path) -> tuple[Lack, ...]:
     """What a folder of wheels lacks so that the toolkit and the SDK can be installed from it on every machine."""
-    return lacking([read_wheel(path) for path in sorted(folder.glob("*.whl"))])
+    return lacking([read_wheel(path) for path in _wheel_files(folder)])
+
+
+def _wheel_files(folder: Path) -> list[Path]:
+    """Sorted. Raises `Misused` for every one that is no file of this folder: none of them is opened."""
+    paths, root = sorted(folder.glob("*.whl")), folder.resolve()
+    wrong = [f"{path.name!a} {why}" for path in paths if (why := _why_no_file(path, root)) is not None]
+    if wrong:
+        raise Misused(
+            f"`{folder}` holds what is no wheel: {'; '.join(wrong)}", hint="put the wheel itself in its place"
+        )
+    return paths
+
+
+def _why_no_file(path: Path, root: Path) -> str | None:
+    try:
+        real = path.resolve(strict=True)
+    except (OSError, RuntimeError):
+        return "is a link that leads nowhere"
+    if not real.is_relative_to(root):
+        return f"is a link that leads out of the folder, to `{real}`"
+    if not real.is_file():
+        return "is a folder, a device, a pipe or a socket"
+    return None if path.name.isascii() else "is no name of a wheel"
 
 
 def read_wheel(path: Path) -> Wheel:
     """Raises `Misused` for a file that pip would not install."""
     try:
         with zipfile.ZipFile(path) as archive:
-            inside = [name for name in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", name)]
+            _refuse_members(archive.infolist())
+            inside = [one for one in archive.infolist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", one.filename)]
             if len(inside) != 1:
                 raise ValueError(f"`{path.name}` has {len(inside)} METADATA, want one")
-            with archive.open(inside[0]) as stream:
-                return parse_wheel(path.name, stream.read(_MOST_METADATA_BYTES))
-    except (ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            if inside[0].file_size > _MOST_METADATA_BYTES:
+                size_bytes = f"{inside[0].file_size:,} bytes, at most {_MOST_METADATA_BYTES:,} are read"
+                raise ValueError(f"`{inside[0].filename}` has {size_bytes}")
+            return parse_wheel(path.name, archive.read(inside[0]))
+    except _NO_ZIP as error:
         raise Misused(
             f"`{path}` is not a wheel: {error}", hint="fetch it again, or take it out of the folder"
         ) from error
+
+
+def _refuse_members(members: Sequence[zipfile.ZipInfo]) -> None:
+    """Raises `ValueError` for names that lead out of where pip unpacks, and for files that stand twice."""
+    seen: set[str] = set()
+    for name in (member.filename for member in members):
+        parse_path(name.removesuffix("/"))
+        if name in seen:
+            raise ValueError(f"`{name}` stands there twice")
+        seen.add(name)
 
 
 def _lock_wheel(path: Path, store: BlobFolder) -> LockedWheel:
