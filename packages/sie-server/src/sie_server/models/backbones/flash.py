@@ -113,12 +113,15 @@ class RenamedOps(Generic[X]):
     def has(self, name: str) -> bool:
         return self._inner.has(self._found(name)[0])
 
-    def weight(self, name: str, shape: Sequence[int]) -> X:
+    def weight(
+        self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None, folded: bool = False
+    ) -> X:
         found, part = self._found(name)
         if part is None:
-            return self._inner.weight(found, shape)
-        rows = shape[0]
-        return self._inner.weight(found, (3 * rows, *shape[1:]), rows=(part * rows, (part + 1) * rows))
+            return self._inner.weight(found, shape, rows=rows, folded=folded)
+        size, (first, end) = shape[0], rows or (0, shape[0])
+        of_part = (part * size + first, part * size + end)
+        return self._inner.weight(found, (3 * size, *shape[1:]), rows=of_part, folded=folded)
 
     # The rest is the engine's own.
 

@@ -163,8 +163,10 @@ class AdaptedOps(Generic[X]):
         self._in_once = False
         self._named: dict[int, tuple[X, str, tuple[int, ...], tuple[int, int] | None]] = {}
 
-    def weight(self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None) -> X:
-        made = self._inner.weight(name, shape, rows=rows)
+    def weight(
+        self, name: str, shape: Sequence[int], *, rows: tuple[int, int] | None = None, folded: bool = False
+    ) -> X:
+        made = self._inner.weight(name, shape, rows=rows, folded=folded)
         if name in self._layers:
             # Kept, so that nothing else gets its id.
             self._named[id(made)] = (made, name, tuple(shape), rows)
