@@ -1,8 +1,9 @@
 """Every store passes one suite; each says what went wrong in the same few words."""
 
 import io
+import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -374,3 +375,13 @@ def test_stores_name_themselves(server: Seaweed, tmp_path: Path) -> None:
     assert isinstance(store, S3Store)
     assert store.url == f"s3://{BUCKET}/weights/"
     assert open_store(tmp_path.as_uri()).url == tmp_path.as_uri()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir], ids=["pipe", "folder"])
+def test_what_is_no_file_in_a_folder_is_named_and_not_opened(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "x")
+    store = LocalStore(tmp_path)
+
+    assert (store.stat("x"), list(store.list(""))) == (None, [])
+    with pytest.raises(NotThere, match=r"cannot read .*/x: it is a folder, a device or a pipe"):
+        store.open("x")

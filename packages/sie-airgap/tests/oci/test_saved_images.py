@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -257,3 +258,49 @@ def test_whatever_stands_in_for_manifest_json_is_read_or_refused(data: bytes) ->
             read(data, where="here")
         except ValueError as error:
             assert "here" in str(error)
+
+
+MADE: dict[str, Callable[[Path], object]] = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+    "folder": Path.mkdir,
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+def test_what_is_no_file_is_not_opened_as_a_tar(tmp_path: Path, made: str) -> None:
+    MADE[made](tmp_path / "x.tar")
+
+    with pytest.raises(TrustError, match=r"x\.tar[^$]*a folder, a device or a pipe") as caught:
+        Tar(tmp_path / "x.tar")
+    assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("made", ["pipe", "folder"])
+@pytest.mark.parametrize("name", ["index.json", "blob"])
+def test_what_is_no_file_of_a_layout_is_not_opened(tmp_path: Path, name: str, made: str) -> None:
+    layout = LayoutFolder(tmp_path / "layout")
+    digest = layout.add_blob(b"x")
+    path = layout.folder / (name if name != "blob" else f"blobs/sha256/{digest[7:]}")
+    path.unlink(missing_ok=True)
+    MADE[made](path)
+
+    with pytest.raises(TrustError, match=rf"{path.name}[^$]*a folder, a device or a pipe") as caught:
+        _ = layout.entries() if name != "blob" else layout.open(digest)
+    assert caught.value.exit_code == 3
+
+
+def test_a_link_that_leads_out_of_a_layout_is_named_and_one_inside_is_followed(tmp_path: Path) -> None:
+    layout = LayoutFolder(tmp_path / "layout")
+    (tmp_path / "outside").write_bytes(b"x")
+    digest = layout.add_blob(b"x")
+    path = layout.folder / f"blobs/sha256/{digest[7:]}"
+    path.rename(layout.folder / "kept")
+    path.symlink_to(layout.folder / "kept")
+    with layout.open(digest) as stream:
+        assert stream.read() == b"x"
+
+    path.unlink()
+    path.symlink_to(tmp_path / "outside")
+    with pytest.raises(TrustError, match=rf"{path.name}[^$]*a link to {tmp_path}/outside"):
+        layout.open(digest)

@@ -37,7 +37,14 @@ class Folder:
         self.path, self.where = path, str(path)
 
     def open(self, name: str, /, *, start: int = 0) -> BinaryIO:
-        return window(self.path / name, start=start, length=None)
+        """Raises `FileNotFoundError`, and `TrustError` for what is no file of this folder: it is not opened."""
+        path = self.path / name
+        real = path.resolve(strict=True)
+        if not real.is_relative_to(self.path.resolve()):
+            raise TrustError("a link leads out of the layout", where=str(path), want="a file", have=f"a link to {real}")
+        if not real.is_file():
+            raise TrustError("not a file", where=str(path), want="a file", have="a folder, a device or a pipe")
+        return window(real, start=start, length=None)
 
 
 class Layout:

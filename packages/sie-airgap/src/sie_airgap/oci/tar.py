@@ -22,6 +22,8 @@ class Tar:
     def __init__(self, path: Path) -> None:
         """Raises `NotThere` for no file, `TrustError` for one that is no tar or holds a name twice."""
         self.path, self.where = path, str(path)
+        if path.exists() and not path.is_file():
+            raise TrustError("not a tar", where=str(path), want="a plain tar", have="a folder, a device or a pipe")
         self._members: dict[str, tarfile.TarInfo] = {}
         try:
             with path.open("rb") as file:

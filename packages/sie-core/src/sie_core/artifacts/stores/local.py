@@ -45,6 +45,8 @@ class LocalStore:
     def open(self, name: str, *, start: int = 0, length: int | None = None) -> BinaryIO:
         path = self.root / parse_path(name)
         with disk_errors(path, "read"):
+            if not S_ISREG(path.stat().st_mode):  # a pipe waits for ever, a device may never end
+                raise NotThere(f"cannot read {path}: it is a folder, a device or a pipe")
             stream = path.open("rb")
             stream.seek(start)
         body = Body(
