@@ -217,6 +217,26 @@ def test_a_lock_from_the_future_says_how_it_is_read() -> None:
     assert "the sie-airgap that wrote it" in (told.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("data", "have"),
+    [
+        (b"", "an empty file"),
+        (b" \n", "an empty file"),
+        (b"global:\n  image:\n    registry: x\n", r"it begins with b'global:\n"),
+        (b"\x1f\x8b\x08\xff", r"it begins with b'\x1f\x8b\x08"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b'{"schemaVersion": 2}', "missing required field `version`"),
+        (encode_lock(small_lock())[:300], "truncated"),
+    ],
+)
+def test_what_is_no_lock_is_told_as_what_it_is(data: bytes, have: str) -> None:
+    told = refusal(data)
+
+    assert "this is no lock" in str(told)
+    assert have in (told.have or "")
+    assert "`airgap.lock`" in (told.hint or "")
+
+
 @given(st.binary(max_size=60) | st.sampled_from([b"[", b'{"version":1,"x":', b'{"a":']).map(lambda b: b * 30_000))
 def test_bytes_that_are_no_lock_are_refused_as_such(data: bytes) -> None:
     refusal(data)

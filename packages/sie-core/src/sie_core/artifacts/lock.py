@@ -10,6 +10,7 @@ values, since what it says is then no longer what was resolved.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from enum import Enum
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +30,7 @@ ADAPTED_BY = "adapted by "
 """Begins the reason for the whole model that a LoRA changes."""
 _OF_ANOTHER = re.compile(rf"(?:{BASE_OF}|{LABELS_ENCODER_OF}|{ADAPTED_BY}|variant `[^`]*` of )(\S+)")
 _LONGEST_TEXT = 2000
+_SHOWN_BYTES = 24
 
 CHART_NAME = "sie-cluster"
 """The chart of the system; others may be carried beside it."""
@@ -226,22 +228,30 @@ class Violation(Struct, frozen=True):
     have: str
 
 
-_EDITED = "a lock is never edited by hand; `sie-airgap lock` writes it again"
-_NEWER = "read it with the sie-airgap that wrote it: `start.sh` beside the volumes installs that one"
+class _Refused(Enum):
+    """Why bytes are not taken as a lock, and what to do."""
+
+    EDITED = (
+        "the lock is not as it was written",
+        "a lock is never edited by hand; `sie-airgap lock` writes it again",
+    )
+    NEWER = (
+        "the lock is of a version that is not known here",
+        "read it with the sie-airgap that wrote it: `start.sh` beside the volumes installs that one",
+    )
+    NO_LOCK = (
+        "this is no lock",
+        "name the file that `sie-airgap lock` wrote, usually `airgap.lock`; if this is it, it was damaged on its way",
+    )
 
 
 class LockInvalid(TrustError):
     """A lock that `encode_lock` did not write, with all that is wrong with it."""
 
-    def __init__(self, where: str, violations: Sequence[Violation], *, is_newer: bool = False) -> None:
+    def __init__(self, where: str, violations: Sequence[Violation], why: _Refused = _Refused.EDITED) -> None:
         first = violations[0]
-        super().__init__(
-            "the lock is of a version that is not known here" if is_newer else "the lock is not as it was written",
-            where=f"{where}: {first.where}",
-            want=first.want,
-            have=first.have,
-            hint=_NEWER if is_newer else _EDITED,
-        )
+        message, hint = why.value
+        super().__init__(message, where=f"{where}: {first.where}", want=first.want, have=first.have, hint=hint)
         self.violations = tuple(violations)
         others = (f"  at    {where}: {one.where}\n  want  {one.want}\n  have  {one.have}" for one in violations[1:])
         self.args = ("\n".join([self.args[0], *others]),)
@@ -270,17 +280,28 @@ def lock_digest(lock: Lock) -> Digest:
 
 def decode_lock(data: bytes, *, where: str = "airgap.lock") -> Lock:
     """Raises `LockInvalid` (a `TrustError`) naming every violation; `where` is the file or URL it came from."""
+    is_lock = False
     try:
         version = msgspec.json.decode(data, type=_Versioned).version
+        is_lock = True
         if version != LOCK_VERSION:
             known = [Violation("version", f"{LOCK_VERSION}: what this program reads", str(version))]
-            raise LockInvalid(where, known, is_newer=version > LOCK_VERSION)
+            raise LockInvalid(where, known, _Refused.NEWER if version > LOCK_VERSION else _Refused.EDITED)
         lock = msgspec.json.decode(data, type=Lock)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise LockInvalid(where, [Violation("the whole", f"a lock of version {LOCK_VERSION}", str(error))]) from error
+        have = str(error) if is_lock else _begins(data, error)
+        known = [Violation("the whole", f"a lock of version {LOCK_VERSION}", have)]
+        raise LockInvalid(where, known, _Refused.EDITED if is_lock else _Refused.NO_LOCK) from error
     if broken := [*violations(lock), *_form(data, _written(lock))]:
         raise LockInvalid(where, broken)
     return lock
+
+
+def _begins(data: bytes, error: Exception) -> str:
+    """What stands there instead of a lock."""
+    if not data.strip():
+        return "an empty file"
+    return f"{error}; it begins with {data[:_SHOWN_BYTES]!r}"
 
 
 class _Versioned(Struct):
