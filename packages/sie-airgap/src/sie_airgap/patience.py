@@ -23,13 +23,14 @@ class Patience:
     """How long to wait after a failure, as `fetch_file` asks; from several threads.
 
     Args:
-        say: told of each pause; streams that wait for the same thing say it once.
+        say: told of each pause; what went wrong only once while it stays the same, for it names a URL and that is long.
+            Streams that wait for the same thing say it once.
         wait: waits in the caller's stead; a test does not wait. None: whoever asks waits.
     """
 
     def __init__(self, *, say: Say, wait: Wait | None = None) -> None:
         self._say, self._wait = say, wait
-        self._said, self._guard = "", Lock()
+        self._said, self._wrong, self._guard = "", "", Lock()
 
     def __call__(self, error: TransferError, failures: int) -> float:
         """Seconds. Raises the error when it does not pass, or came `ATTEMPTS` times running."""
@@ -39,8 +40,10 @@ class Patience:
             pause_s = min(LONGEST_WAIT_ASKED_FOR_S, error.retry_after_s)
         else:
             pause_s = min(LONGEST_WAIT_S, 2.0 ** (failures - 1))
-        text = f"{error.message}; again in {pause_s:.0f} s"
         with self._guard:
+            wrong = "still so" if failures > 1 and error.message == self._wrong else error.message
+            self._wrong = error.message
+            text = f"{wrong}; again in {pause_s:.0f} s" + (f" ({failures} of {ATTEMPTS})" if failures > 1 else "")
             if text != self._said:
                 self._said = text
                 self._say(text)
