@@ -179,5 +179,5 @@ def test_bundles_that_are_no_yaml_are_refused_by_name(tmp_path: Path) -> None:
     file = tmp_path / "bundles.yaml"
     file.write_text("- {name: [")
 
-    with pytest.raises(ValueError, match=r"bundles\.yaml: "):
+    with pytest.raises(ValueError, match=r"bundles\.yaml is not YAML: "):
         read_bundles(file)

@@ -145,7 +145,14 @@ LAUGHS = b"a0: &a0 [x]\n" + b"".join(b"a%d: &a%d [*a%d, *a%d]\n" % (i, i, i - 1,
 
 
 @pytest.mark.parametrize(
-    ("values", "why"), [(b"&x {inner: *x}", "inside itself"), (b"a: &a [*a]", "inside itself"), (LAUGHS, "aliases")]
+    ("values", "why"),
+    [
+        (b"&x {inner: *x}", "inside itself"),
+        (b"a: &a [*a]", "inside itself"),
+        (LAUGHS, "aliases"),
+        (b"[" * 200_000, "nested more than 200 deep"),
+        (b"a: 2026-13-99", "not YAML"),
+    ],
 )
 def test_values_that_never_end_are_refused_by_their_file(values, why):
     with pytest.raises(ValueError, match=rf"values\.yaml .*{why}"):

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from sie_airgap.failures import Failure, Incomplete, Misused
+from sie_core.yaml_documents import documents
 
 Object = dict[str, Any]
 
@@ -75,7 +75,7 @@ def template(
 def values_in(path: Path) -> Object:
     """What a values file holds. Raises `Refused` for what is no mapping, `Incomplete` where there is none."""
     try:
-        loaded = _loaded(path.read_text(encoding="utf-8"))
+        loaded = _loaded(path.read_bytes(), where=f"`{path}`")
     except FileNotFoundError as error:
         raise Incomplete(f"`{path}` is not there") from error
     content: Any = next((each for each in loaded if each is not None), {})
@@ -84,30 +84,30 @@ def values_in(path: Path) -> Object:
     return content
 
 
-def parse(text: str) -> list[Object]:
+def parse(text: str | bytes) -> list[Object]:
     """The objects of a stream of YAML documents; empty ones are left out and a `List` is unfolded.
 
     Raises:
         Refused: the text is not YAML, or a document is not a Kubernetes object.
     """
     objects: list[Object] = []
-    for document in _loaded(text):
-        if document is None:
+    for each in _loaded(text, where="what was rendered"):
+        if each is None:
             continue
-        if not isinstance(document, dict) or "kind" not in document:
-            raise Refused(f"what was rendered is not a Kubernetes object: `{str(document)[:80]}`")
-        objects += document.get("items") or [] if document["kind"] == "List" else [document]
+        if not isinstance(each, dict) or "kind" not in each:
+            raise Refused(f"what was rendered is not a Kubernetes object: `{str(each)[:80]}`")
+        objects += each.get("items") or [] if each["kind"] == "List" else [each]
     return objects
 
 
-def _loaded(text: str) -> list[Any]:
+def _loaded(text: str | bytes, *, where: str) -> list[Any]:
     try:
-        return list(yaml.load_all(text, Loader=yaml.CSafeLoader))
-    except yaml.YAMLError as error:
-        raise Refused(f"not YAML: {error}") from error
+        return documents(text, where=where)
+    except ValueError as error:
+        raise Refused(str(error)) from error
 
 
-def _run(command: Sequence[str], *, stdin: bytes, what: str) -> str:
+def _run(command: Sequence[str], *, stdin: bytes, what: str) -> bytes:
     try:
         ended = subprocess.run(command, input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False)
     except OSError as error:
@@ -119,4 +119,4 @@ def _run(command: Sequence[str], *, stdin: bytes, what: str) -> str:
     if ended.returncode != 0:
         said = ended.stderr.decode("utf-8", "replace").replace("Use --debug flag to render out invalid YAML", "")
         raise Refused(f"helm does not render {what}\n{said.strip()}", hint=f"`helm show values {what.strip('`')}`")
-    return ended.stdout.decode("utf-8")
+    return ended.stdout

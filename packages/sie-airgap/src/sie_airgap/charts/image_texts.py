@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
+from sie_core.yaml_documents import parsed
 
 _MOST_TEXT = 1 << 20
 _MOST_NODES = 100_000
@@ -110,10 +110,10 @@ def _in_document(text: str) -> Iterator[str]:
     if len(text) > _MOST_TEXT or "image" not in text.lower():
         return
     try:
-        documents = [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if isinstance(each, dict | list)]
-    except (yaml.YAMLError, ValueError, RecursionError):
+        nodes = [each for each in parsed(text, where="a text") if isinstance(each, dict | list)]
+    except ValueError:
         return
-    nodes, budget = list[Any](documents), _MOST_NODES
+    budget = _MOST_NODES
     while nodes and budget:
         node, budget = nodes.pop(), budget - 1
         if isinstance(node, Mapping):

@@ -14,17 +14,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from sie_airgap.charts.switches import overlaid
 from sie_core.artifacts.manifest import is_plain
+from sie_core.yaml_documents import document
 
 MOST_YAML_BYTES = 4 << 20
 _MOST_FILES_BYTES = 64 << 20
 _MOST_UNPACKED_BYTES = 100 << 20
 """Helm itself reads no chart that unpacks to more."""
 _DEEPEST = 8
-_MOST_VALUES = 1_000_000
 _WANTED = re.compile(r"(?:Chart\.yaml|values\.yaml|charts/.+)")
 
 
@@ -165,26 +163,7 @@ def _mapping(files: Mapping[str, bytes], path: str) -> Mapping[str, Any]:
     data = files.get(path, b"")
     if len(data) > MOST_YAML_BYTES:
         raise ValueError(f"{path} has {len(data):,} bytes, at most {MOST_YAML_BYTES:,} are read")
-    try:
-        told = yaml.load(data, Loader=yaml.CSafeLoader) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from error
+    told = document(data, where=path) or {}
     if not isinstance(told, dict):
         raise ValueError(f"{path} is a {type(told).__name__}, want a mapping")
-    try:
-        values = _written_out(told, {})
-    except RecursionError as error:
-        raise ValueError(f"{path} has a value inside itself, or nested without end") from error
-    if values > _MOST_VALUES:
-        raise ValueError(f"{path} is {values:,} values with its aliases written out, at most {_MOST_VALUES:,} are read")
     return told
-
-
-def _written_out(value: object, known: dict[int, int]) -> int:
-    """How many values there are with every alias written out. Raises `RecursionError` for one inside itself."""
-    if not isinstance(value, dict | list):
-        return 1
-    if id(value) not in known:
-        held = value.values() if isinstance(value, dict) else value
-        known[id(value)] = 1 + sum(_written_out(each, known) for each in held)
-    return known[id(value)]

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import yaml
 
 from sie_airgap.charts.choosing import wanted as wanted_images
 from sie_airgap.charts.inventory import ImageUse
@@ -30,6 +29,7 @@ from sie_airgap.store.blobs import BlobFolder, Unwritten, read_lock, write_lock
 from sie_core.artifacts.lock import Lock, lock_digest
 from sie_core.catalog.catalog import Catalog
 from sie_core.ids import is_revision
+from sie_core.yaml_documents import document
 
 _PATH = click.Path(path_type=Path, exists=True)
 _NEVER_TOGETHER = (
@@ -210,9 +210,9 @@ def _report(previous: Lock | None, made: Lock, path: Path, console: Console, *, 
 
 def _values(path: Path) -> tuple[str, dict[str, Any]]:
     try:
-        content = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise Misused(f"{path} is not YAML: {error}") from error
+        content = document(path.read_bytes(), where=str(path))
+    except ValueError as error:
+        raise Misused(str(error)) from error
     if content is not None and not isinstance(content, dict):
         raise Misused(f"{path} holds a {type(content).__name__}, want a mapping of values")
     return path.name, content or {}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
-import yaml
 
 from sie_airgap.charts.package import MEDIA_TYPE as CHART_CONTENT
 from sie_airgap.charts.package import chart_yaml
@@ -30,6 +29,7 @@ from sie_airgap.store.blobs import Blobs
 from sie_core.artifacts.digest import Digest, digest_of
 from sie_core.artifacts.errors import NotThere, TrustError
 from sie_core.artifacts.lock import LockedBlob, LockedChart, LockedImage
+from sie_core.yaml_documents import document
 
 HELM_CONFIG = "application/vnd.cncf.helm.config.v1+json"
 
@@ -190,8 +190,8 @@ def chart_artifact(tgz: bytes) -> ChartArtifact:
 
 def _about(tgz: bytes) -> dict[str, object]:
     try:
-        about = yaml.safe_load(chart_yaml(tgz) or b"")
-    except (ValueError, yaml.YAMLError) as error:
+        about = document(chart_yaml(tgz) or b"", where="Chart.yaml")
+    except ValueError as error:
         raise ValueError(f"not a packaged chart: {error}") from error
     if not isinstance(about, dict):
         raise ValueError("not a packaged chart: it has no NAME/Chart.yaml")

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 
 from sie_airgap.amounts import parse_size
 from sie_core.ids import nearest
+from sie_core.yaml_documents import document
 
 Level = Literal["deny", "note", "allow"]
 """What comes of it: a finding that refuses the lock, a finding that only stands in the report, or nothing."""
@@ -125,10 +126,11 @@ _SECTIONS: Mapping[str, type[Struct]] = {"licences": Licences, "sizes": Sizes, "
 def parse_policy(data: bytes, *, where: str) -> Policy:
     """Raises `ValueError` naming the file, the key and what was wanted; a misspelt key with the nearest known one."""
     try:
-        _check_once(yaml.compose(data, Loader=yaml.SafeLoader), where)
-        tree: Any = yaml.safe_load(data)
+        lines = yaml.compose(data, Loader=yaml.SafeLoader)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{where} is not YAML: {error}") from error
+    _check_once(lines, where)
+    tree = document(data, where=where)
     if not isinstance(tree, dict):
         raise ValueError(f"{where} is not a policy: want a mapping like `gated: deny`, have {type(tree).__name__}")
     _check_keys(tree, Policy, where, "")

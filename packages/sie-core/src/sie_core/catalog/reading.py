@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import yaml
 
 from sie_core.catalog.catalog import Bundle, Catalog
 from sie_core.catalog.older import is_older, read_older
 from sie_core.catalog.spec import ModelSpec, check_spec, spec_name_matches
 from sie_core.ids import nearest
+from sie_core.yaml_documents import document
 
 
 def parse_spec(text: str | bytes, *, where: str) -> ModelSpec:
@@ -19,10 +19,7 @@ def parse_spec(text: str | bytes, *, where: str) -> ModelSpec:
     Raises:
         ValueError: `where`, the key, and what was wanted; a misspelt key is answered with the nearest known one.
     """
-    try:
-        loaded: Any = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - a safe loader
-    except yaml.YAMLError as error:
-        raise ValueError(f"{where} is not YAML: {error}") from error
+    loaded = document(text, where=where)
     if not isinstance(loaded, dict):
         raise ValueError(f"{where} is not a spec: want a mapping with `id`, have {type(loaded).__name__}")
     try:
@@ -55,10 +52,10 @@ def read_specs(folder: Traversable | Path) -> list[ModelSpec]:
 
 def read_bundles(file: Traversable | Path) -> list[Bundle]:
     """Raises `ValueError` for a file that is not a list of bundles, naming the entry and the key."""
+    loaded = document(file.read_bytes(), where=file.name)
     try:
-        loaded: Any = yaml.safe_load(file.read_bytes())
         return msgspec.convert(loaded, list[Bundle])
-    except (yaml.YAMLError, msgspec.ValidationError) as error:
+    except msgspec.ValidationError as error:
         raise ValueError(f"{file.name}: {error}") from error
 
 
